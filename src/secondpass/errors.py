@@ -1,0 +1,33 @@
+"""The errors a user can meet: one small family, so that a caller can catch it whole.
+
+A message names the input, says what was wrong and what to do about it. The command line prints
+that message as its only line and exits with `exit_code`.
+"""
+
+
+class SecondpassError(Exception):
+    """Base of every error this package raises on purpose; the fault is in the input or the set-up."""
+
+    exit_code = 2
+
+
+class LLVMError(SecondpassError):
+    """LLVM refused something: text that does not parse, a pass list it does not know, a target it lacks."""
+
+
+class PassListError(SecondpassError):
+    """A pass list that is not well formed, or that names a pass outside the vocabulary."""
+
+
+class ToolchainError(SecondpassError):
+    """The LLVM library, clang or the model cannot be found or is not usable."""
+
+
+class InputError(SecondpassError):
+    """An input file that cannot be read, compiled or optimised, or an output that cannot be written."""
+
+
+class SandboxError(SecondpassError):
+    """The sandbox itself failed (not the code it ran): its server died or could not start."""
+
+    exit_code = 1

@@ -1,0 +1,57 @@
+"""IR text as the model sees it: one function, without what says nothing about its optimisation.
+
+LLVM's own printing of a small function is mostly attribute groups, metadata and alignment. What is
+left here is the `define` with its body, plus the struct types it names. The hash of this text is the
+function's identity in corpora and labels.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+NORMAL_FORM_VERSION = 1
+
+_NOISE = re.compile(
+    r", ![\w.]+ !\d+"  # metadata attachments: tbaa, loop, srcloc
+    r"|(?<=[\w)}]) ![\w.]+ !\d+"  # the same on a define
+    r"|, align \d+"
+    r"| #\d+"  # attribute groups
+    r"|(?<=[ (])(?:noundef|dso_local|local_unnamed_addr|unnamed_addr|signext|zeroext|hidden) "
+    r"| (?:noundef|signext|zeroext)(?=[,)])"
+    r"| (?:local_)?unnamed_addr(?= |$)"
+)
+_COMMENT = re.compile(r"\s*;(?=(?:[^\"]*\"[^\"]*\")*[^\"]*$).*$")
+_TYPE_NAME = re.compile(r"%(?:\"[^\"]+\"|[A-Za-z$._-][\w$.-]*)")
+
+
+def normalise(text: str) -> str:
+    """The model's view of a module that defines one function.
+
+    Args:
+        text: the module as `Module.to_text` prints it.
+
+    Returns:
+        The struct types the function names, then the function, each line ended by a newline.
+        Comments, attributes, metadata, alignment, declarations and globals are left out. Empty
+        where the module defines no function.
+    """
+    lines = [_COMMENT.sub("", line).rstrip() for line in text.splitlines()]
+    body = [_NOISE.sub("", line) for line in _body(lines) if line and not line.lstrip().startswith("#dbg_")]
+    types = {name: line for line in lines if " = type " in line for name in (line.split(" = type ", 1)[0],)}
+    named = set(_TYPE_NAME.findall("\n".join(body)))
+    kept = [line for name, line in types.items() if name in named]
+    return "".join(f"{line}\n" for line in kept + body)
+
+
+def _body(lines: list[str]) -> list[str]:
+    start = next((index for index, line in enumerate(lines) if line.startswith("define ")), None)
+    if start is None:
+        return []
+    end = next(index for index in range(start, len(lines)) if lines[index] == "}")
+    return lines[start : end + 1]
+
+
+def digest(normalised: str) -> str:
+    """The identity of a function in corpora and labels: 24 hexadecimal digits of its text's SHA-256."""
+    return hashlib.sha256(normalised.encode()).hexdigest()[:24]

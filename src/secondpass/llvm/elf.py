@@ -1,0 +1,74 @@
+"""Sizes out of an ELF object in memory: executable sections, and functions by symbol.
+
+Bytes are what size-bound users pay for, and LLVM's C API tells no section flags, so the few headers
+needed are read here. Layout: System V gABI, chapters 4 (sections, symbols).
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from secondpass.errors import LLVMError
+
+_SHT_SYMTAB = 2
+_SHF_EXECINSTR = 0x4
+_STT_FUNC = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Section:
+    kind: int
+    flags: int
+    offset: int
+    size: int
+    link: int
+
+
+def executable_size(image: bytes) -> int:
+    """The bytes of all executable sections of an ELF object.
+
+    Raises:
+        LLVMError: the image is not ELF.
+    """
+    return sum(section.size for section in _sections(image) if section.flags & _SHF_EXECINSTR)
+
+
+def function_sizes(image: bytes) -> dict[str, int]:
+    """The bytes of every function symbol of an ELF object, by name."""
+    wide, order = _form(image)
+    sections = _sections(image)
+    sizes: dict[str, int] = {}
+    for table in (section for section in sections if section.kind == _SHT_SYMTAB):
+        strings = sections[table.link]
+        for at in range(table.offset, table.offset + table.size, 24 if wide else 16):
+            if wide:
+                name, info, _other, _index, _value, size = struct.unpack_from(order + "IBBHQQ", image, at)
+            else:
+                name, _value, size, info, _other, _index = struct.unpack_from(order + "IIIBBH", image, at)
+            if info & 0xF == _STT_FUNC and size:
+                start = strings.offset + name
+                sizes[image[start : image.index(0, start)].decode("utf-8", "replace")] = size
+    return sizes
+
+
+def _form(image: bytes) -> tuple[bool, str]:
+    if image[:4] != b"\x7fELF":
+        raise LLVMError("sizes in bytes are known for ELF targets only: use --objective instructions")
+    return image[4] == 2, "<" if image[5] == 1 else ">"
+
+
+def _sections(image: bytes) -> list[_Section]:
+    wide, order = _form(image)
+    if wide:
+        (table,) = struct.unpack_from(order + "Q", image, 0x28)
+        entry, count = struct.unpack_from(order + "HH", image, 0x3A)
+        layout, pick = order + "IIQQQQII", (1, 2, 4, 5, 6)
+    else:
+        (table,) = struct.unpack_from(order + "I", image, 0x20)
+        entry, count = struct.unpack_from(order + "HH", image, 0x2E)
+        layout, pick = order + "IIIIIIII", (1, 2, 4, 5, 6)
+    if count == 0:  # more than 65,279 sections: the first header holds the number
+        count = struct.unpack_from(layout, image, table)[5]
+    rows = (struct.unpack_from(layout, image, table + entry * index) for index in range(count))
+    return [_Section(*(row[column] for column in pick)) for row in rows]

@@ -1,0 +1,369 @@
+"""Module: LLVM IR in this process, from text or bitcode to counts, sizes and objects.
+
+A module owns its LLVM handle and closes once; a clone shares the context and the context goes with
+the last module in it. Using a closed module raises. Errors LLVM reports become `LLVMError` with
+LLVM's own message.
+
+A module does *not* protect the process: a pass that aborts takes it along. Lists of unknown origin
+go through `llvm.sandbox`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, Self
+
+from secondpass.errors import LLVMError
+from secondpass.llvm import capi, elf
+from secondpass.llvm.library import Library, load
+from secondpass.llvm.passes import PassList
+
+_SIZE_ATTRIBUTES = (b"minsize", b"optsize")
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionSize:
+    """A defined function: its instructions, and its bytes where native code was made."""
+
+    name: str
+    instructions: int
+    bytes: int | None = None
+
+
+class _Context:
+    """An LLVMContext, counted by the modules in it, with what LLVM had to say about them."""
+
+    def __init__(self, library: Library) -> None:
+        self.library = library
+        self.errors: list[str] = []
+        self.modules = 0
+        self.handle = library.capi.LLVMContextCreate()
+        # Without a handler LLVM prints the diagnostic and calls exit(1).
+        self._handler = capi.DIAGNOSTIC_HANDLER(self._diagnose)
+        library.capi.LLVMContextSetDiagnosticHandler(self.handle, self._handler, None)
+
+    def _diagnose(self, info: int, _data: int) -> None:
+        api = self.library.capi
+        if api.LLVMGetDiagInfoSeverity(info) == capi.SEVERITY_ERROR:
+            self.errors.append(api.take_message(api.LLVMGetDiagInfoDescription(info)))
+
+    def take_errors(self) -> str:
+        errors, self.errors = self.errors, []
+        return "; ".join(errors)
+
+    def release(self) -> None:
+        self.modules -= 1
+        if not self.modules:
+            self.library.capi.LLVMContextDispose(self.handle)
+
+
+class Module:
+    """One LLVM module. Made by `parse`, `clone`, `extract` or `split`; closed by `close` or `with`."""
+
+    def __init__(self, handle: int, context: _Context) -> None:
+        self._handle: int | None = handle
+        self._context = context
+        context.modules += 1
+
+    @classmethod
+    def parse(cls, source: str | bytes, name: str = "module", library: Library | None = None) -> Self:
+        """Read IR text or bitcode, and verify it.
+
+        Args:
+            source: text (str, or bytes in UTF-8) or bitcode.
+            name: what messages call it, such as the file's path.
+            library: the LLVM to use; the one in force when absent.
+
+        Raises:
+            LLVMError: it does not parse or verify; the message is LLVM's, with line and column.
+        """
+        library = library or load()
+        api = library.capi
+        context = _Context(library)
+        data = source.encode() if isinstance(source, str) else source
+        buffer = api.LLVMCreateMemoryBufferWithMemoryRangeCopy(data, len(data), name.encode())
+        handle, message = ctypes.c_void_p(), ctypes.c_void_p()
+        failed = api.LLVMParseIRInContext(context.handle, buffer, ctypes.byref(handle), ctypes.byref(message))
+        said = api.take_message(message.value)
+        if failed or not handle.value:
+            said = said or context.take_errors() or "not LLVM IR"
+            api.LLVMContextDispose(context.handle)
+            raise LLVMError(said.strip() if name in said else f"{name}: {said.strip()}")
+        module = cls(handle.value, context)
+        try:
+            module.verify()
+        except LLVMError:
+            module.close()
+            raise
+        return module
+
+    def clone(self) -> Module:
+        """A copy in the same context."""
+        return Module(self._api.LLVMCloneModule(self._module), self._context)
+
+    def close(self) -> None:
+        """Give the memory back; a second call does nothing."""
+        if self._handle is not None:
+            self._api.LLVMDisposeModule(self._handle)
+            self._handle = None
+            self._context.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_handle", None) is not None:
+            self.close()
+
+    # What is in it
+
+    @property
+    def library(self) -> Library:
+        """The LLVM it lives in."""
+        return self._context.library
+
+    @property
+    def triple(self) -> str:
+        """The target it was compiled for; LLVM's default where it names none."""
+        return self._api.LLVMGetTarget(self._module).decode() or self.library.default_triple
+
+    @property
+    def instruction_count(self) -> int:
+        """The instructions of all defined functions, as LLVM's `instcount` counts them."""
+        counter = getattr(self._api, capi.MODULE_INSTRUCTION_COUNT, None)
+        if counter is not None:
+            return counter(self._module)
+        return sum(self._walk_count(function) for function in self._defined())
+
+    def functions(self) -> tuple[FunctionSize, ...]:
+        """The defined functions in order, with their instruction counts."""
+        return tuple(FunctionSize(self._name(it), self._function_count(it)) for it in self._defined())
+
+    def native_functions(self) -> tuple[FunctionSize, ...]:
+        """The defined functions with the bytes of native code each became (None: no symbol of its own).
+
+        Raises:
+            LLVMError: as `emit`; or the target is not ELF.
+        """
+        sizes = elf.function_sizes(self.emit("obj"))
+        return tuple(FunctionSize(it.name, it.instructions, sizes.get(it.name)) for it in self.functions())
+
+    @property
+    def native_size(self) -> int:
+        """Bytes of the executable sections of the object this module becomes.
+
+        Raises:
+            LLVMError: as `emit`; or the target is not ELF.
+        """
+        return elf.executable_size(self.emit("obj"))
+
+    # What can be done to it
+
+    def verify(self) -> None:
+        """Check LLVM's rules for well-formed IR.
+
+        Raises:
+            LLVMError: with the first thing that is wrong.
+        """
+        message = ctypes.c_void_p()
+        broken = self._api.LLVMVerifyModule(self._module, capi.RETURN_STATUS, ctypes.byref(message))
+        said = self._api.take_message(message.value)
+        if broken:
+            raise LLVMError(f"invalid IR: {said.strip()}")
+
+    def run(self, passes: PassList | str) -> None:
+        """Run a pass list on this module, in place.
+
+        Raises:
+            LLVMError: LLVM does not know a pass, or lacks the module's target.
+        """
+        self._run(str(passes))
+
+    def run_oz(self) -> None:
+        """Run what `clang -Oz` runs. The functions must be marked for size: clang does, or `mark_for_size`."""
+        self._run(self.library.oz_pipeline)
+
+    def mark_for_size(self) -> None:
+        """Mark every function `minsize optsize`, as -Oz would have.
+
+        A module made by -O0 has `optnone noinline` on every function, which stops every pass; both go.
+        Where only some functions carry `optnone`, the author asked for it, and it stays.
+        """
+        functions = [it for it in self._defined() if not self._has(it, b"naked")]
+        unoptimised = bool(functions) and all(self._has(it, b"optnone") for it in functions)
+        for function in functions:
+            if unoptimised:
+                for attribute in (b"optnone", b"noinline"):
+                    kind = self._attribute_kind(attribute)
+                    self._api.LLVMRemoveEnumAttributeAtIndex(function, capi.FUNCTION_INDEX, kind)
+            elif self._has(function, b"optnone"):
+                continue
+            for attribute in _SIZE_ATTRIBUTES:
+                made = self._api.LLVMCreateEnumAttribute(self._context.handle, self._attribute_kind(attribute), 0)
+                self._api.LLVMAddAttributeAtIndex(function, capi.FUNCTION_INDEX, made)
+
+    def extract(self, *names: str) -> Module:
+        """Those functions, with the declarations and variables they need, as a module of its own.
+
+        What else the module defines becomes a declaration or goes. The functions, and the internal
+        variables they write, become visible from outside: an optimiser must not conclude from their
+        being alone that nobody else calls or reads them.
+
+        Raises:
+            LLVMError: the module defines no function of that name.
+        """
+        wanted = set(names)
+        missing = wanted - {self._name(function) for function in self._defined()}
+        if missing:
+            raise LLVMError(f"no function '{min(missing)}' is defined in the module")
+        part = self.clone()
+        part._keep_only(wanted)
+        return part
+
+    def split(self) -> Iterator[tuple[str, Module]]:
+        """Every defined function as a module of its own; the caller closes each.
+
+        The module is halved again and again, so that the cost is the size times its logarithm, not
+        the size times the number of functions.
+        """
+        names = [self._name(function) for function in self._defined()]
+        if len(names) > 8:
+            for half in (names[: len(names) // 2], names[len(names) // 2 :]):
+                with self.extract(*half) as part:
+                    yield from part.split()
+        else:
+            for name in names:
+                yield name, self.extract(name)
+
+    # What it becomes
+
+    def to_text(self) -> str:
+        """The module as LLVM prints it."""
+        return self._api.take_message(self._api.LLVMPrintModuleToString(self._module))
+
+    def to_bitcode(self) -> bytes:
+        """The module as bitcode of the loaded LLVM's version."""
+        return self._api.take_buffer(self._api.LLVMWriteBitcodeToMemoryBuffer(self._module))
+
+    def emit(self, kind: Literal["obj", "asm"]) -> bytes:
+        """Native code, as `clang` generates it from finished IR at -Oz. The module stays as it is.
+
+        Raises:
+            LLVMError: the library lacks the target, or code generation fails.
+        """
+        with self.clone() as copy:  # code generation rewrites the module it is given
+            buffer, message = ctypes.c_void_p(), ctypes.c_void_p()
+            file_type = capi.OBJECT_FILE if kind == "obj" else capi.ASSEMBLY_FILE
+            failed = self._api.LLVMTargetMachineEmitToMemoryBuffer(
+                self._machine, copy._module, file_type, ctypes.byref(message), ctypes.byref(buffer)
+            )
+            said = self._api.take_message(message.value) or self._context.take_errors()
+            data = self._api.take_buffer(buffer.value) if not failed and buffer.value else b""
+        if failed or said:
+            raise LLVMError(f"code generation failed: {said or 'LLVM gave no reason'}")
+        return data
+
+    # Inside
+
+    @property
+    def _api(self) -> capi.CAPI:
+        return self._context.library.capi
+
+    @property
+    def _module(self) -> int:
+        if self._handle is None:
+            raise ValueError("this module is closed")
+        return self._handle
+
+    @cached_property
+    def _machine(self) -> int:
+        flag = b"PIC Level"
+        pic = bool(self._api.LLVMGetModuleFlag(self._module, flag, len(flag)))
+        return self.library.target_machine(self.triple.encode(), pic=pic)
+
+    def _run(self, pipeline: str) -> None:
+        error = self._api.LLVMRunPasses(self._module, pipeline.encode(), self._machine, self.library.pass_options)
+        said = self._api.take_message(self._api.LLVMGetErrorMessage(error), error=True) if error else ""
+        said = said or self._context.take_errors()
+        if said:
+            raise LLVMError(f"pass list '{pipeline}': {said}")
+
+    def _keep_only(self, wanted: set[str]) -> None:
+        """Turn all but the wanted functions into declarations, and drop what is then unused."""
+        api = self._api
+        for variable in list(self._values("Global")):
+            if api.LLVMGetLinkage(variable) == capi.APPENDING:  # llvm.used, llvm.global_ctors: roots of what goes
+                api.LLVMDeleteGlobal(variable)
+        for alias in list(self._values("GlobalAlias")):
+            api.LLVMReplaceAllUsesWith(alias, api.LLVMAliasGetAliasee(alias))
+            api.LLVMSetLinkage(alias, capi.INTERNAL)
+        for function in self._defined():
+            api.LLVMSetComdat(function, None)
+            if self._name(function) in wanted:
+                local = api.LLVMGetLinkage(function) in (capi.INTERNAL, capi.PRIVATE)
+                api.LLVMSetLinkage(function, capi.EXTERNAL)
+                if local:
+                    api.LLVMSetVisibility(function, capi.HIDDEN)
+            else:
+                api.LLVMSetLinkage(function, capi.AVAILABLE_EXTERNALLY)
+        linkages: dict[str, int] = {}
+        for variable in self._values("Global"):
+            if not api.LLVMIsDeclaration(variable):
+                linkage = api.LLVMGetLinkage(variable)
+                api.LLVMSetComdat(variable, None)
+                if linkage != capi.PRIVATE:
+                    linkages[self._name(variable)] = linkage
+                    api.LLVMSetLinkage(variable, capi.INTERNAL)
+        self._run("globaldce,elim-avail-extern,globaldce,strip-dead-prototypes")
+        for name, linkage in linkages.items():
+            variable = api.LLVMGetNamedGlobal(self._module, name.encode())
+            if not variable:
+                continue
+            if linkage != capi.INTERNAL:
+                api.LLVMSetLinkage(variable, linkage)
+            elif not api.LLVMIsGlobalConstant(variable):
+                api.LLVMSetLinkage(variable, capi.EXTERNAL)
+                api.LLVMSetVisibility(variable, capi.HIDDEN)
+
+    def _values(self, kind: str) -> Iterator[int]:
+        first, following = getattr(self._api, f"LLVMGetFirst{kind}"), getattr(self._api, f"LLVMGetNext{kind}")
+        value = first(self._module)
+        while value:
+            yield value
+            value = following(value)
+
+    def _defined(self) -> Iterator[int]:
+        return (it for it in self._values("Function") if not self._api.LLVMIsDeclaration(it))
+
+    def _name(self, value: int) -> str:
+        length = ctypes.c_size_t()
+        start = self._api.LLVMGetValueName2(value, ctypes.byref(length))
+        return ctypes.string_at(start, length.value).decode("utf-8", "surrogateescape")
+
+    def _function_count(self, function: int) -> int:
+        counter = getattr(self._api, capi.FUNCTION_INSTRUCTION_COUNT, None)
+        return counter(function) if counter is not None else self._walk_count(function)
+
+    def _walk_count(self, function: int) -> int:
+        api, count = self._api, 0
+        block = api.LLVMGetFirstBasicBlock(function)
+        while block:
+            instruction = api.LLVMGetFirstInstruction(block)
+            while instruction:
+                count += 1
+                instruction = api.LLVMGetNextInstruction(instruction)
+            block = api.LLVMGetNextBasicBlock(block)
+        return count
+
+    def _attribute_kind(self, name: bytes) -> int:
+        return self._api.LLVMGetEnumAttributeKindForName(name, len(name))
+
+    def _has(self, function: int, attribute: bytes) -> bool:
+        kind = self._attribute_kind(attribute)
+        return bool(self._api.LLVMGetEnumAttributeAtIndex(function, capi.FUNCTION_INDEX, kind))
