@@ -24,6 +24,7 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Lock
 
 from secondpass.llvm.toolchain import find_clang
 
@@ -33,10 +34,13 @@ PACKAGES = (
     # held out by `scripts/label_functions.py`
     "zlib lua5.4 jansson less dash cjson "
     # training
-    "bzip2 lz4 libpng1.6 expat sed grep gzip mawk bc jq libyaml pcre2 libonig giflib tiff flac "
-    "libvorbis opus speex sqlite3 tar diffutils nano make-dfsg mbedtls libsodium libevent "
-    "busybox file libarchive libxml2 libsndfile"
+    "bzip2 lz4 libpng1.6 expat sed grep mawk bc jq libyaml pcre2 libonig giflib libarchive "
+    "libvorbis opus speex libevent diffutils nano make-dfsg libsndfile flac tiff file "
+    "libsodium mbedtls sqlite3 tar busybox libxml2 hiredis uthash libconfuse libmicrohttpd"
 ).split()
+
+# apt and dpkg allow one of themselves at a time.
+APT = Lock()
 
 # gcc flags that do not change what the source means, with a following argument or without.
 DROP_WITH_VALUE = {"-o", "-MF", "-MT", "-MQ", "-Xlinker", "-L", "-l", "-z"}
@@ -54,14 +58,19 @@ def main() -> int:
     options = parser.parse_args()
     out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
-    failed = 0
-    for package in options.packages:
-        try:
-            print(corpus_of(package, out), flush=True)
-        except (subprocess.CalledProcessError, subprocess.TimeoutExpired, OSError) as error:
-            failed += 1
-            print(f"{package}: FAILED, {error}", flush=True)
-    return 1 if failed else 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # configure scripts use one core each
+        reports = list(pool.map(lambda package: report_of(package, out), options.packages))
+    return 1 if any("FAILED" in report for report in reports) else 0
+
+
+def report_of(package: str, out: Path) -> str:
+    """`corpus_of` with its failure as a line: one package that does not build is not the end."""
+    try:
+        report = corpus_of(package, out)
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired, OSError) as error:
+        report = f"{package}: FAILED, {error}"
+    print(report, flush=True)
+    return report
 
 
 def corpus_of(package: str, out: Path) -> str:
@@ -106,8 +115,27 @@ def build(package: str, work: Path, database: Path) -> None:
                 check=True,
             )
 
-    step(["apt-get", "build-dep", "-y", "--no-install-recommends", "-P", "nocheck,nodoc", package], work, 15)
-    step(["apt-get", "source", "--only-source", package], work, 10)
+    with APT:
+        step(
+            [
+                "apt-get",
+                "-o",
+                "DPkg::Lock::Timeout=600",
+                "build-dep",
+                "-y",
+                "--no-install-recommends",
+                "-P",
+                "nocheck,nodoc",
+                package,
+            ],
+            work,
+            15,
+        )
+        try:
+            step(["apt-get", "source", "--only-source", package], work, 10)
+        except subprocess.CalledProcessError:
+            # A security update's source may be gone from the mirror: take the stable release's.
+            step(["apt-get", "source", "--only-source", f"{package}/{release()}"], work, 10)
     source = next(path for path in work.iterdir() if (path / "debian").is_dir())
     step(
         ["bear", "--output", str(database.with_suffix(".tmp")), "--", "dpkg-buildpackage", "-b", "-uc", "-us", "-d"],
@@ -115,6 +143,11 @@ def build(package: str, work: Path, database: Path) -> None:
         20,
     )
     database.with_suffix(".tmp").rename(database)
+
+
+def release() -> str:
+    """The code name of this Debian, such as `bookworm`."""
+    return re.search(r"VERSION_CODENAME=(\w+)", Path("/etc/os-release").read_text())[1]
 
 
 def compile_all(entries: list[dict], target: Path) -> list[dict]:

@@ -31,3 +31,7 @@ class SandboxError(SecondpassError):
     """The sandbox itself failed (not the code it ran): its server died or could not start."""
 
     exit_code = 1
+
+
+class ModelError(SecondpassError):
+    """A model, tokenizer or training file that is missing, broken or does not fit the others."""

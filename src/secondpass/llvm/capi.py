@@ -19,7 +19,6 @@ Handle = int | None
 """An opaque LLVM pointer; None is null."""
 
 DIAGNOSTIC_HANDLER = ctypes.CFUNCTYPE(None, c_void_p, c_void_p)
-FATAL_ERROR_HANDLER = ctypes.CFUNCTYPE(None, c_char_p)
 
 MODULE_INSTRUCTION_COUNT = "_ZNK4llvm6Module19getInstructionCountEv"
 FUNCTION_INSTRUCTION_COUNT = "_ZNK4llvm8Function19getInstructionCountEv"
@@ -89,14 +88,13 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "LLVMGetBufferStart": (_P, (_P,)),
     "LLVMGetBufferSize": (_Z, (_P,)),
     "LLVMDisposeMemoryBuffer": (None, (_P,)),
-    # llvm-c/Comdat.h, IRReader.h, BitWriter.h, Analysis.h, Error.h, ErrorHandling.h
+    # llvm-c/Comdat.h, IRReader.h, BitWriter.h, Analysis.h, Error.h
     "LLVMSetComdat": (None, (_P, _P)),
     "LLVMParseIRInContext": (_I, (_P, _P, _OUT, _OUT)),
     "LLVMWriteBitcodeToMemoryBuffer": (_P, (_P,)),
     "LLVMVerifyModule": (_I, (_P, _I, _OUT)),
     "LLVMGetErrorMessage": (_P, (_P,)),
     "LLVMDisposeErrorMessage": (None, (_P,)),
-    "LLVMInstallFatalErrorHandler": (None, (FATAL_ERROR_HANDLER,)),
     # llvm-c/Transforms/PassBuilder.h
     "LLVMRunPasses": (_P, (_P, _S, _P, _P)),
     "LLVMCreatePassBuilderOptions": (_P, ()),

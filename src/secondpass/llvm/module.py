@@ -145,15 +145,6 @@ class Module:
         """The defined functions in order, with their instruction counts."""
         return tuple(FunctionSize(self._name(it), self._function_count(it)) for it in self._defined())
 
-    def native_functions(self) -> tuple[FunctionSize, ...]:
-        """The defined functions with the bytes of native code each became (None: no symbol of its own).
-
-        Raises:
-            LLVMError: as `emit`; or the target is not ELF.
-        """
-        sizes = elf.function_sizes(self.emit("obj"))
-        return tuple(FunctionSize(it.name, it.instructions, sizes.get(it.name)) for it in self.functions())
-
     @property
     def native_size(self) -> int:
         """Bytes of the executable sections of the object this module becomes.
@@ -161,7 +152,19 @@ class Module:
         Raises:
             LLVMError: as `emit`; or the target is not ELF.
         """
-        return elf.executable_size(self.emit("obj"))
+        return self.native_sizes(each=False)[0]
+
+    def native_sizes(self, *, each: bool) -> tuple[int, tuple[FunctionSize, ...]]:
+        """`native_size`, and with `each` the defined functions with the bytes each became.
+
+        A function's bytes are None where it has no symbol of its own in the object.
+        """
+        image = self.emit("obj")
+        functions: tuple[FunctionSize, ...] = ()
+        if each:
+            sizes = elf.function_sizes(image)
+            functions = tuple(FunctionSize(it.name, it.instructions, sizes.get(it.name)) for it in self.functions())
+        return elf.executable_size(image), functions
 
     # What can be done to it
 

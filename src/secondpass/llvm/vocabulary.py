@@ -53,15 +53,12 @@ _MODULE = _entries(
     default<O2>               the whole -O2 pipeline; on minsize functions this is -Oz
     default<O3>               the whole -O3 pipeline
     always-inline             inline calls of functions marked alwaysinline
-    attributor                deduce attributes across the whole call graph and use them
-    attributor-light          deduce the cheap attributes across the whole call graph
     called-value-propagation  note which functions an indirect call can reach
     constmerge                merge identical constants
     deadargelim               remove unused arguments and results of internal functions
     elim-avail-extern         drop bodies that another object file provides
     globaldce                 remove unreferenced internal functions and variables
     globalopt                 optimise variables whose address never escapes
-    inferattrs                annotate known library functions
     ipsccp                    propagate constants across calls
     mergefunc                 fold functions with the same body into one
     module-inline             inline calls in the order of their profit
@@ -73,8 +70,6 @@ _CGSCC = _entries(
     Level.CGSCC,
     """
     argpromotion              pass arguments of internal functions by value instead of by pointer
-    attributor-cgscc          deduce attributes of one call-graph component and use them
-    attributor-light-cgscc    deduce the cheap attributes of one call-graph component
     function-attrs            deduce readonly, nocapture and their like bottom-up
     inline                    inline calls bottom-up where it pays
     """,
@@ -85,10 +80,7 @@ _FUNCTION = _entries(
     """
     adce                      remove dead code, assuming all is dead until proved live
     aggressive-instcombine    fold expensive patterns of several instructions
-    alignment-from-assumptions  use assumed alignments on loads and stores
     bdce                      remove computations of bits that nobody reads
-    callsite-splitting        split a call on the values its arguments can take
-    consthoist                share expensive constants
     constraint-elimination    fold comparisons that earlier branches decide
     correlated-propagation    use value ranges implied by control flow
     dce                       remove trivially dead instructions
@@ -110,12 +102,8 @@ _FUNCTION = _entries(
     instcombine<max-iterations=4;no-verify-fixpoint>  the same, repeated until little moves
     instsimplify              replace instructions by values that exist already
     jump-threading            jump past branches whose outcome the predecessor decides
-    lcssa                     give values that leave loops a phi at the exit
-    loop-distribute           split loops that can be split
     loop-fusion               fuse neighbouring loops of equal trip count
     loop-load-elim            forward stores of one iteration to loads of the next
-    loop-simplify             give loops preheaders, one latch and dedicated exits
-    loop-sink                 sink hoisted values back into the loop where that is colder
     loop-unroll<O2;no-partial;no-runtime>  unroll and peel small loops of known trip count
     loop-vectorize            vectorise inner loops
     lower-constant-intrinsics  answer is.constant and objectsize
@@ -124,8 +112,6 @@ _FUNCTION = _entries(
     memcpyopt                 merge and shorten memcpy and memset
     mergeicmps                turn chains of comparisons into memcmp
     mldst-motion              merge loads and stores of the two sides of a diamond
-    mldst-motion<split-footer-bb>  the same, splitting the footer where needed
-    move-auto-init            move automatic initialisation to its use
     nary-reassociate          reassociate to reuse dominating expressions
     newgvn                    global value numbering by congruence classes
     reassociate               order commutative expressions to expose constants
@@ -134,7 +120,7 @@ _FUNCTION = _entries(
     separate-const-offset-from-gep  split constant offsets off address computations
     simplifycfg               merge, fold and remove blocks
     simplifycfg<bonus-inst-threshold=4;speculate-unpredictables>  the same, folding branches more eagerly
-    simplifycfg<forward-switch-cond;switch-range-to-icmp;switch-to-arithmetic;no-keep-loops>  the same, late switch folds too
+    simplifycfg<forward-switch-cond;switch-range-to-icmp;switch-to-arithmetic;no-keep-loops>  the same, with late folds
     simplifycfg<hoist-common-insts;sink-common-insts;no-keep-loops>  the same, hoisting and sinking common instructions
     simplifycfg<switch-to-lookup;switch-range-to-icmp>  the same, turning switches into tables
     sink                      sink instructions into the successor that needs them
@@ -154,7 +140,6 @@ _LOOP = _entries(
     """
     canon-freeze              move freeze out of induction variables
     indvars                   simplify induction variables and exit values
-    loop-bound-split          split a loop at a condition on its counter
     loop-deletion             remove loops that compute nothing
     loop-flatten              turn two nested loops into one
     loop-idiom                recognise memset, memcpy, popcount and their like
@@ -192,11 +177,16 @@ def levels() -> dict[str, Level]:
 
 _REASONS: tuple[tuple[str, str], ...] = (
     (
+        "miscompiles: see docs/miscompilations.md",
+        "attributor attributor-light attributor-cgscc attributor-light-cgscc",
+    ),
+    (
         "changes what the program means or exports",
-        "internalize lower-atomic lower-invoke lower-global-dtors lower-ifunc lower-emutls lower-widenable-condition"
-        " lower-guard-intrinsic make-guards-explicit rewrite-symbols metarenamer forceattrs wholeprogramdevirt"
-        " function-import noinline-nonprevailing pgo-force-function-attrs memprof-remove-attributes"
-        " strip-convergence-intrinsics drop-type-tests lowertypetests simplify-type-tests cross-dso-cfi",
+        "internalize lower-atomic lower-invoke lower-global-dtors lower-ifunc lower-emutls"
+        " lower-widenable-condition lower-guard-intrinsic make-guards-explicit rewrite-symbols metarenamer"
+        " forceattrs wholeprogramdevirt function-import noinline-nonprevailing pgo-force-function-attrs"
+        " memprof-remove-attributes strip-convergence-intrinsics drop-type-tests lowertypetests"
+        " simplify-type-tests cross-dso-cfi",
     ),
     (
         "makes the metric lie: code or facts leave the module, or the counted function",
@@ -209,18 +199,19 @@ _REASONS: tuple[tuple[str, str], ...] = (
     ),
     (
         "instruments or sanitizes",
-        "asan hwasan msan tsan tsan-module dfsan nsan rtsan tysan bounds-checking sancov-module sanmd-module memprof"
-        " memprof-module memprof-use memprof-context-disambiguation ctx-instr-gen ctx-instr-lower ctx-prof-flatten"
-        " ctx-prof-flatten-prethinlink insert-gcov-profiling instrprof instrumentor jmc-instrumenter pgo-instr-gen"
-        " pgo-instr-use pgo-icall-prom pgo-memop-opt pseudo-probe pseudo-probe-update sample-profile ee-instrument"
-        " stack-protector safe-stack cfguard kcfi alloc-token lower-allow-check poison-checking prof-inject"
-        " static-data-annotator assign-guid",
+        "asan hwasan msan tsan tsan-module dfsan nsan rtsan tysan bounds-checking sancov-module sanmd-module"
+        " memprof memprof-module memprof-use memprof-context-disambiguation ctx-instr-gen ctx-instr-lower"
+        " ctx-prof-flatten ctx-prof-flatten-prethinlink insert-gcov-profiling instrprof instrumentor"
+        " jmc-instrumenter pgo-instr-gen pgo-instr-use pgo-icall-prom pgo-memop-opt pseudo-probe"
+        " pseudo-probe-update sample-profile ee-instrument stack-protector safe-stack cfguard kcfi alloc-token"
+        " lower-allow-check poison-checking prof-inject static-data-annotator assign-guid",
     ),
     (
-        "belongs to code generation, which runs it itself where it is needed",
-        "atomic-expand codegenprepare complex-deinterleaving dwarf-eh-prepare expand-ir-insts expand-memcmp"
-        " expand-reductions expand-variadics gc-lowering global-merge global-merge-func hardware-loops"
-        " indirectbr-expand inline-asm-prepare interleaved-access interleaved-load-combine loop-data-prefetch"
+        "belongs to code generation, or is run where it is needed",
+        "consthoist loop-sink lcssa loop-simplify move-auto-init atomic-expand codegenprepare"
+        " complex-deinterleaving dwarf-eh-prepare expand-ir-insts expand-memcmp expand-reductions"
+        " expand-variadics gc-lowering global-merge global-merge-func hardware-loops indirectbr-expand"
+        " inline-asm-prepare interleaved-access interleaved-load-combine loop-data-prefetch"
         " lower-matrix-intrinsics lower-switch pre-isel-intrinsic-lowering rel-lookup-table-converter"
         " replace-with-veclib rewrite-statepoints-for-gc place-safepoints scalarize-masked-mem-intrin"
         " select-optimize shadow-stack-gc-lowering sjlj-eh-prepare typepromotion unreachableblockelim"
@@ -231,21 +222,28 @@ _REASONS: tuple[tuple[str, str], ...] = (
         "only ever adds instructions, or undoes what the others do",
         "break-crit-edges fix-irreducible unify-loop-exits loop-versioning loop-versioning-licm"
         " loop-unroll-and-jam scalarizer libcalls-shrinkwrap partially-inline-libcalls assume-builder"
-        " jump-table-to-switch globalsplit guard-widening loop-predication irce",
+        " jump-table-to-switch globalsplit guard-widening loop-predication irce callsite-splitting"
+        " loop-bound-split loop-distribute",
     ),
     (
         "serves another target or language",
         "amdgpu structurizecfg infer-address-spaces hipstdpar-interpose-alloc hipstdpar-math-fixup"
-        " hipstdpar-select-accelerator-code dxil-upgrade openmp-opt openmp-opt-cgscc openmp-opt-postlink objc-arc"
-        " objc-arc-contract objc-arc-expand loop-idiom-vectorize inject-tli-mappings chr sandbox-vectorizer",
+        " hipstdpar-select-accelerator-code dxil-upgrade openmp-opt openmp-opt-cgscc openmp-opt-postlink"
+        " objc-arc objc-arc-contract objc-arc-expand loop-idiom-vectorize inject-tli-mappings chr"
+        " sandbox-vectorizer",
     ),
     (
         "changes no instruction: an analysis, a name, a mark, a test of LLVM itself",
-        "annotation2metadata annotation-remarks add-discriminators canonicalize-aliases name-anon-globals instnamer"
-        " verify lint print instcount count-visits aa-eval pa-eval assume-simplify debugify check-debugify"
-        " declare-to-assign declare-runtime-libcalls recompute-globalsaa transform-warning normalize helloworld"
-        " no-op-module no-op-cgscc no-op-function no-op-loop no-op-loopnest invalidate trigger-crash-module"
-        " trigger-crash-function trigger-verifier-error lower-comment-string kernel-info dot-cfg view-cfg",
+        "annotation2metadata annotation-remarks add-discriminators canonicalize-aliases name-anon-globals"
+        " instnamer alignment-from-assumptions inferattrs verify lint print instcount count-visits aa-eval"
+        " pa-eval assume-simplify debugify check-debugify declare-to-assign declare-runtime-libcalls"
+        " recompute-globalsaa transform-warning normalize helloworld no-op-module no-op-cgscc no-op-function"
+        " no-op-loop no-op-loopnest invalidate trigger-crash-module trigger-crash-function"
+        " trigger-verifier-error lower-comment-string kernel-info dot-cfg view-cfg dot-callgraph dot-cfg-only"
+        " dot-ddg dot-dom dot-dom-only dot-post-dom dot-post-dom-only func-properties-stats mir-check-debugify"
+        " mir-debugify mir-strip-debug print-callgraph print-callgraph-sccs print-ir-similarity print-lcg"
+        " print-lcg-dot print-must-be-executed-contexts print-profile-summary print-stack-safety prof-verify"
+        " view-callgraph view-cfg-only view-dom view-dom-only view-post-dom view-post-dom-only",
     ),
     (
         "is a pipeline for another stage of a build, or one of LLVM's experiments with inlining",

@@ -1,0 +1,131 @@
+"""Do the passes keep what programs mean? Csmith programs, built at -Oz and through pass lists, must print the same.
+
+    python benchmarks/differential.py --programs 50 --lists 100 --out build/differential
+
+Every program is compiled by the bundled clang, once at -Oz and once a pass list: each word of the
+vocabulary on the unoptimised code, after `sroa`, before and after -Oz, then random lists. Programs
+and lists come from the seed. Each difference is written down with its program, list and the
+shortest list that still shows it. Needs Debian's `csmith`, `libcsmith-dev` and a linker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from secondpass.llvm.jobs import Job
+from secondpass.llvm.passes import PassList
+from secondpass.llvm.sandbox import Sandbox
+from secondpass.llvm.toolchain import find_clang
+from secondpass.llvm.vocabulary import VOCABULARY
+
+OZ = "default<O2>"
+WORDS = [entry.text for entry in VOCABULARY]
+RUN_SECONDS = 5
+CSMITH = "csmith --max-funcs 5 --max-block-depth 3 --max-block-size 4 --no-volatiles".split()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--programs", type=int, default=50)
+    parser.add_argument("--lists", type=int, default=100, help="random lists a program, beside the systematic ones")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+    ran, differences = 0, []
+    with Sandbox() as sandbox, ThreadPoolExecutor(os.cpu_count()) as pool:
+        for number in range(options.programs):
+            program = Program(options.out, options.seed * 1_000_000 + number)
+            if not program.usable:
+                continue
+            lists = list(lists_for(random.Random(program.seed), options.lists))
+            job = Job(program.bitcode, tuple(map(str, lists)), keep=True)
+            outcomes = sandbox.compile(job)
+            built = [(passes, it.bitcode) for passes, it in zip(lists, outcomes) if it.bitcode is not None]
+            distinct = {bitcode: passes for passes, bitcode in reversed(built)}
+            agreements = pool.map(program.agrees, distinct)
+            wrong = [passes for passes, agrees in zip(distinct.values(), agreements) if not agrees]
+            ran += len(distinct)
+            for passes in shortest_causes(sandbox, program, wrong):
+                differences.append(passes)
+                print(f"program {program.seed}: {passes}", flush=True)
+            print(f"{number + 1} programs, {ran} distinct results, {len(differences)} differ", flush=True)
+    return 1 if differences else 0
+
+
+class Program:
+    """One Csmith program: its source, unoptimised bitcode and what it prints at -Oz."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.seed = seed
+        self._folder = folder
+        self._source = folder / f"{seed}.c"
+        self._source.write_bytes(subprocess.run([*CSMITH, "--seed", str(seed)], capture_output=True, check=True).stdout)
+        flags = ["-Oz", "-w", "-I/usr/include/csmith"]
+        bitcode = self._source.with_suffix(".bc")
+        compile_only = ["-Xclang", "-disable-llvm-passes", "-emit-llvm", "-c"]
+        subprocess.run([find_clang(), *flags, *compile_only, self._source, "-o", bitcode], check=True)
+        self.bitcode = bitcode.read_bytes()
+        plain = self._source.with_suffix(".oz")
+        subprocess.run([find_clang(), *flags, self._source, "-o", plain], check=True)
+        self._expected = output_of(plain)
+
+    @property
+    def usable(self) -> bool:
+        """Csmith's programs may loop for ever; those say nothing."""
+        return self._expected is not None
+
+    def agrees(self, bitcode: bytes) -> bool:
+        """Whether the program built from this bitcode prints what the -Oz build prints."""
+        stem = self._folder / f"{self.seed}-{hash(bitcode) & 0xFFFFFFFFFFFF:x}"
+        module, program = stem.with_suffix(".bc"), stem.with_suffix(".exe")
+        module.write_bytes(bitcode)
+        try:
+            build = [find_clang(), "-Oz", "-w", "-Xclang", "-disable-llvm-passes", module, "-o", program]
+            built = subprocess.run(build, capture_output=True)
+            return built.returncode == 0 and output_of(program) == self._expected
+        finally:
+            module.unlink()
+            program.unlink(missing_ok=True)
+
+
+def output_of(program: Path) -> bytes | None:
+    try:
+        return subprocess.run([program], capture_output=True, timeout=RUN_SECONDS).stdout
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def lists_for(rng: random.Random, count: int) -> Iterator[PassList]:
+    for word in WORDS:
+        for words in ([word], ["sroa", word], [word, OZ], [OZ, word]):
+            yield PassList.of(*words)
+    for _ in range(count):
+        yield PassList.of(*rng.choices(WORDS, k=rng.randint(2, 16)))
+
+
+def shortest_causes(sandbox: Sandbox, program: Program, wrong: list[PassList]) -> set[PassList]:
+    """For each list that changed the output, the shortest sublist found that still does."""
+    found = set()
+    for passes in wrong:
+        while len(passes) > 1:
+            shorter = [passes.without(index) for index in range(len(passes))]
+            outcomes = sandbox.compile(Job(program.bitcode, tuple(map(str, shorter)), keep=True))
+            still = (it for it, out in zip(shorter, outcomes) if out.bitcode and not program.agrees(out.bitcode))
+            following = next(still, None)
+            if following is None:
+                break
+            passes = following
+        found.add(passes)
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

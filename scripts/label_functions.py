@@ -1,0 +1,226 @@
+"""Stage 3: the best pass list found for every function, by a simple search.
+
+    python scripts/label_functions.py --data build --out data/labels.jsonl.gz
+
+About 150 lists a function. -Oz first; then random lists; then mutations of each function's best two; then
+the winners lose every pass they do not need; then the winners of all functions are tried on each
+one. Where several lists are equally good the one that wins most often in the corpus is the label, so
+that a model is not asked to tell lists of one effect apart. State is kept after each stage in
+`labels.state.json` under --data: an interrupted run goes on there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import random
+import sys
+import time
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from secondpass.llvm.jobs import Job
+from secondpass.llvm.library import load
+from secondpass.llvm.passes import PassList
+from secondpass.llvm.sandbox import Sandbox
+from secondpass.llvm.vocabulary import VOCABULARY
+
+SEED = 1
+RANDOM_LISTS = 70
+MUTATIONS = 25
+BROADCAST = 45
+MINIMISE_ROUNDS = 6
+OTHERS = 8
+"""Lists kept beside the best: what a model's wrong answers look like, with their true counts."""
+LONGEST = 24
+STAGES = ("random", "mutate", "minimise", "broadcast", "minimise-again")
+
+WORDS = [entry.text for entry in VOCABULARY]
+PASSES = [word for word in WORDS if not word.startswith("default<")]
+# What the winners of a first search were made of, so that random lists meet it more often.
+FRUITFUL = (
+    "sroa mem2reg instcombine<no-verify-fixpoint> jump-threading early-cse<memssa> gvn newgvn gvn-sink gvn-hoist"
+    " simplifycfg<hoist-common-insts;sink-common-insts;no-keep-loops> load-store-vectorizer"
+    " simplifycfg<forward-switch-cond;switch-range-to-icmp;switch-to-arithmetic;no-keep-loops>"
+    " gvn<no-scalar-pre;no-load-pre> simplifycfg<bonus-inst-threshold=4;speculate-unpredictables>"
+    " simplifycfg<switch-to-lookup;switch-range-to-icmp> instcombine<max-iterations=4;no-verify-fixpoint>"
+).split()
+
+Words = tuple[str, ...]
+Tried = dict[str, dict[Words, int]]
+"""By function hash: the count each list gave."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    records = [json.loads(line) for line in (options.data / "functions.jsonl").read_text().splitlines()]
+    state = options.data / "labels.state.json"
+    done, tried = restore(state, records)
+    with Sandbox() as sandbox, zipfile.ZipFile(options.data / "functions.zip") as archive:
+        for stage in STAGES[done:]:
+            run_stage(stage, sandbox, archive, records, tried)
+            done += 1
+            save(state, done, tried)
+            print(f"{stage}: {gain(records, tried):.2%} fewer instructions than -Oz", flush=True)
+    write(options.out, records, tried)
+    return 0
+
+
+def restore(state: Path, records: list[dict]) -> tuple[int, Tried]:
+    tried: Tried = {record["hash"]: {("default<O2>",): record["oz"]} for record in records}
+    if not state.exists():
+        return 0, tried
+    saved = json.loads(state.read_text())
+    for key, lists in saved["tried"].items():
+        tried[key] = {tuple(words.split()): count for words, count in lists.items()}
+    return saved["done"], tried
+
+
+def save(state: Path, done: int, tried: Tried) -> None:
+    lists = {key: {" ".join(words): count for words, count in it.items()} for key, it in tried.items()}
+    temporary = state.with_suffix(".tmp")
+    temporary.write_text(json.dumps({"done": done, "tried": lists}))
+    temporary.replace(state)
+
+
+def run_stage(stage: str, sandbox: Sandbox, archive: zipfile.ZipFile, records: list[dict], tried: Tried) -> None:
+    if stage.startswith("minimise"):
+        for _ in range(MINIMISE_ROUNDS):
+            if not compile_all(stage, sandbox, archive, tried, shorter_lists(tried)):
+                return
+        return
+    winners = [words for words, _ in winner_counts(tried).most_common(BROADCAST)]
+    proposals: dict[str, Callable[[random.Random, str], Iterable[Words]]] = {
+        "random": lambda rng, key: (
+            [("default<O1>",), ("default<O3>",)] + [random_list(rng) for _ in range(RANDOM_LISTS)]
+        ),
+        "mutate": lambda rng, key: [mutation(rng, best_two(tried[key])) for _ in range(MUTATIONS)],
+        "broadcast": lambda rng, key: winners,
+    }
+    wanted = {}
+    for record in records:
+        key = record["hash"]
+        rng = random.Random(f"{SEED} {stage} {key}")
+        wanted[key] = [words for words in proposals[stage](rng, key) if words not in tried[key]]
+    compile_all(stage, sandbox, archive, tried, wanted)
+
+
+def compile_all(
+    stage: str, sandbox: Sandbox, archive: zipfile.ZipFile, tried: Tried, wanted: dict[str, list[Words]]
+) -> int:
+    """Compile the wanted lists of each function and enter their counts; how many there were."""
+    wanted = {key: list(dict.fromkeys(lists)) for key, lists in wanted.items() if lists}
+    total, done, started, shown = sum(map(len, wanted.values())), 0, time.time(), 0.0
+    jobs = (
+        Job(archive.read(key), tuple(str(PassList.of(*words)) for words in lists), key) for key, lists in wanted.items()
+    )
+    for job, outcomes in sandbox.run(jobs):
+        for words, outcome in zip(wanted[job.name], outcomes):
+            if outcome.ok:
+                tried[job.name][words] = outcome.instructions
+            else:
+                print(f"{job.name} {' '.join(words)}: {outcome.status}, {outcome.message}", file=sys.stderr)
+        done += len(outcomes)
+        if time.time() - shown > 30:
+            shown = time.time()
+            rate = done / (shown - started + 1e-9)
+            print(f"{stage}: {done:,} of {total:,} lists, {rate:.0f} a second", flush=True)
+    return total
+
+
+def random_list(rng: random.Random) -> Words:
+    kind = rng.random()
+    if kind < 0.3:
+        words = ["default<O2>", *picks(rng, 1, 5)]
+    elif kind < 0.55:
+        words = [*picks(rng, 1, 4), rng.choice(["default<O2>", "default<O1>", "default<O3>"]), *picks(rng, 0, 3)]
+    else:
+        words = [rng.choice(["sroa", "mem2reg", "default<O1>"]), *picks(rng, 4, 18)]
+    return tuple(words)
+
+
+def picks(rng: random.Random, fewest: int, most: int) -> list[str]:
+    return [rng.choice(FRUITFUL if rng.random() < 0.6 else PASSES) for _ in range(rng.randint(fewest, most))]
+
+
+def mutation(rng: random.Random, parents: list[Words]) -> Words:
+    first, second = list(parents[0]), list(parents[-1])
+    kind = rng.randrange(4)
+    if kind == 0:  # cross the two best
+        child = first[: rng.randint(1, len(first))] + second[rng.randint(0, len(second) - 1) :]
+    else:
+        child = list(rng.choice([first, second]))
+        at = rng.randint(0, len(child))
+        if kind == 1:
+            child[at:at] = picks(rng, 1, 2)
+        elif kind == 2:
+            child[at : at + 1] = picks(rng, 1, 1)
+        else:
+            child += picks(rng, 1, 3)
+    return tuple(child[:LONGEST])
+
+
+def best_two(lists: dict[Words, int]) -> list[Words]:
+    return sorted(lists, key=lambda words: (lists[words], len(words)))[:2]
+
+
+def shorter_lists(tried: Tried) -> dict[str, list[Words]]:
+    """For every function that beats -Oz, its shortest best list less one pass, where untried."""
+    wanted: dict[str, list[Words]] = {}
+    for key, lists in tried.items():
+        best = best_two(lists)[0]
+        shorter = [best[:index] + best[index + 1 :] for index in range(len(best))]
+        wanted[key] = [words for words in shorter if words and words not in lists]
+    return wanted
+
+
+def winner_counts(tried: Tried) -> Counter[Words]:
+    """How many functions each list is the shortest best of, functions where -Oz is best left out."""
+    best = (best_two(lists)[0] for lists in tried.values())
+    return Counter(words for words in best if words != ("default<O2>",))
+
+
+def gain(records: list[dict], tried: Tried) -> float:
+    oz = sum(record["oz"] for record in records)
+    return 1 - sum(min(tried[record["hash"]].values()) for record in records) / oz
+
+
+def write(out: Path, records: list[dict], tried: Tried) -> None:
+    """The labels: the best list, and others with their counts."""
+    popularity: Counter[Words] = Counter()
+    for lists in tried.values():
+        least = min(lists.values())
+        if least < lists["default<O2>",]:
+            popularity.update(words for words, count in lists.items() if count == least)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with gzip.open(out, "wt", compresslevel=9) as sink:
+        for record in records:
+            lists = tried[record["hash"]]
+            label = {"hash": record["hash"], "source": record["source"], "oz": record["oz"], "llvm": load().version}
+            best = choose(lists, popularity)
+            rng = random.Random(f"{SEED} others {record['hash']}")
+            rest = [words for words in lists if words != best and len(words) <= LONGEST]
+            near = sorted(rest, key=lambda words: (lists[words], -popularity[words], len(words)))[: OTHERS // 2]
+            far = rng.sample(rest, min(OTHERS // 2, len(rest)))
+            label["best"] = {"passes": best, "count": lists[best]}
+            label["others"] = [{"passes": words, "count": lists[words]} for words in dict.fromkeys(near + far)]
+            sink.write(json.dumps(label) + "\n")
+
+
+def choose(lists: dict[Words, int], popularity: Counter[Words]) -> Words:
+    """The label: -Oz where nothing beats it, else the most popular of the best lists."""
+    least = min(lists.values())
+    if lists["default<O2>",] == least:
+        return ("default<O2>",)
+    best = [words for words, count in lists.items() if count == least]
+    return max(best, key=lambda words: (popularity[words], -len(words)))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
