@@ -36,6 +36,8 @@ MINIMISE_ROUNDS = 6
 OTHERS = 8
 """Lists kept beside the best: what a model's wrong answers look like, with their true counts."""
 LONGEST = 24
+HELD_OUT = {"test": 700, "valid": 300}
+"""Functions labelled of the held-out splits: enough to measure with, lowest hashes first."""
 STAGES = ("random", "mutate", "minimise", "broadcast", "minimise-again")
 
 WORDS = [entry.text for entry in VOCABULARY]
@@ -58,41 +60,55 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--until", choices=STAGES, default=STAGES[-1], help="stop after this stage, write no labels")
     options = parser.parse_args()
-    records = [json.loads(line) for line in (options.data / "functions.jsonl").read_text().splitlines()]
+    records = labelled([json.loads(line) for line in (options.data / "functions.jsonl").read_text().splitlines()])
     state = options.data / "labels.state.json"
     done, tried = restore(state, records)
     with Sandbox() as sandbox, zipfile.ZipFile(options.data / "functions.zip") as archive:
-        for stage in STAGES[done:]:
-            run_stage(stage, sandbox, archive, records, tried)
-            done += 1
+        for index, stage in enumerate(STAGES[: STAGES.index(options.until) + 1]):
+            waiting = [key for key in tried if done[key] == index]
+            run_stage(stage, sandbox, archive, waiting, tried)
+            done |= dict.fromkeys(waiting, index + 1)
             save(state, done, tried)
-            print(f"{stage}: {gain(records, tried):.2%} fewer instructions than -Oz", flush=True)
-    write(options.out, records, tried)
+            print(f"{stage}: {gain(tried):.2%} fewer instructions than -Oz on {len(tried):,} functions", flush=True)
+    if options.until == STAGES[-1]:
+        write(options.out, records, tried)
     return 0
 
 
-def restore(state: Path, records: list[dict]) -> tuple[int, Tried]:
+def labelled(records: list[dict]) -> list[dict]:
+    """The functions to label: all for training, a sample of those held out."""
+    records = sorted(records, key=lambda record: record["hash"])
+    chosen = [record for record in records if record["split"] == "train"]
+    for split, most in HELD_OUT.items():
+        chosen += [record for record in records if record["split"] == split][:most]
+    return chosen
+
+
+def restore(state: Path, records: list[dict]) -> tuple[dict[str, int], Tried]:
+    """How many stages each function has behind it, and what was tried on it."""
     tried: Tried = {record["hash"]: {("default<O2>",): record["oz"]} for record in records}
-    if not state.exists():
-        return 0, tried
-    saved = json.loads(state.read_text())
-    for key, lists in saved["tried"].items():
-        tried[key] = {tuple(words.split()): count for words, count in lists.items()}
-    return saved["done"], tried
+    done = dict.fromkeys(tried, 0)
+    if state.exists():
+        saved = json.loads(state.read_text())
+        for key in saved["done"].keys() & tried.keys():
+            done[key] = saved["done"][key]
+            tried[key] = {tuple(words.split()): count for words, count in saved["tried"][key].items()}
+    return done, tried
 
 
-def save(state: Path, done: int, tried: Tried) -> None:
+def save(state: Path, done: dict[str, int], tried: Tried) -> None:
     lists = {key: {" ".join(words): count for words, count in it.items()} for key, it in tried.items()}
     temporary = state.with_suffix(".tmp")
     temporary.write_text(json.dumps({"done": done, "tried": lists}))
     temporary.replace(state)
 
 
-def run_stage(stage: str, sandbox: Sandbox, archive: zipfile.ZipFile, records: list[dict], tried: Tried) -> None:
+def run_stage(stage: str, sandbox: Sandbox, archive: zipfile.ZipFile, keys: list[str], tried: Tried) -> None:
     if stage.startswith("minimise"):
         for _ in range(MINIMISE_ROUNDS):
-            if not compile_all(stage, sandbox, archive, tried, shorter_lists(tried)):
+            if not compile_all(stage, sandbox, archive, tried, shorter_lists(keys, tried)):
                 return
         return
     winners = [words for words, _ in winner_counts(tried).most_common(BROADCAST)]
@@ -104,8 +120,7 @@ def run_stage(stage: str, sandbox: Sandbox, archive: zipfile.ZipFile, records: l
         "broadcast": lambda rng, key: winners,
     }
     wanted = {}
-    for record in records:
-        key = record["hash"]
+    for key in keys:
         rng = random.Random(f"{SEED} {stage} {key}")
         wanted[key] = [words for words in proposals[stage](rng, key) if words not in tried[key]]
     compile_all(stage, sandbox, archive, tried, wanted)
@@ -170,10 +185,11 @@ def best_two(lists: dict[Words, int]) -> list[Words]:
     return sorted(lists, key=lambda words: (lists[words], len(words)))[:2]
 
 
-def shorter_lists(tried: Tried) -> dict[str, list[Words]]:
+def shorter_lists(keys: list[str], tried: Tried) -> dict[str, list[Words]]:
     """For every function that beats -Oz, its shortest best list less one pass, where untried."""
     wanted: dict[str, list[Words]] = {}
-    for key, lists in tried.items():
+    for key in keys:
+        lists = tried[key]
         best = best_two(lists)[0]
         shorter = [best[:index] + best[index + 1 :] for index in range(len(best))]
         wanted[key] = [words for words in shorter if words and words not in lists]
@@ -186,9 +202,9 @@ def winner_counts(tried: Tried) -> Counter[Words]:
     return Counter(words for words in best if words != ("default<O2>",))
 
 
-def gain(records: list[dict], tried: Tried) -> float:
-    oz = sum(record["oz"] for record in records)
-    return 1 - sum(min(tried[record["hash"]].values()) for record in records) / oz
+def gain(tried: Tried) -> float:
+    oz = sum(lists["default<O2>",] for lists in tried.values())
+    return 1 - sum(min(lists.values()) for lists in tried.values()) / oz
 
 
 def write(out: Path, records: list[dict], tried: Tried) -> None:

@@ -35,3 +35,25 @@ class SandboxError(SecondpassError):
 
 class ModelError(SecondpassError):
     """A model, tokenizer or training file that is missing, broken or does not fit the others."""
+
+
+class EngineError(SecondpassError):
+    """An engine was asked for what it cannot do."""
+
+
+class PromptTooLong(EngineError):
+    """A prompt that leaves no room for an answer in the model's context.
+
+    Attributes:
+        tokens: length of the prompt.
+        context_length: tokens the model reads and writes at most.
+    """
+
+    def __init__(self, tokens: int, context_length: int) -> None:
+        """Say both lengths."""
+        super().__init__(
+            f"the prompt has {tokens} tokens and leaves no room for an answer in the model's context of "
+            f"{context_length}; take a smaller function or a model with a longer context"
+        )
+        self.tokens = tokens
+        self.context_length = context_length

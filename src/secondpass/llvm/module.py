@@ -145,6 +145,10 @@ class Module:
         """The defined functions in order, with their instruction counts."""
         return tuple(FunctionSize(self._name(it), self._function_count(it)) for it in self._defined())
 
+    def has_attribute(self, name: str) -> bool:
+        """Whether any defined function carries an attribute, such as `alwaysinline`."""
+        return any(self._has(function, name.encode()) for function in self._defined())
+
     @property
     def native_size(self) -> int:
         """Bytes of the executable sections of the object this module becomes.

@@ -31,7 +31,7 @@ from secondpass.model.data import Batch, Example, Examples, batches
 from secondpass.model.presets import Recipe, Shape
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
-_VALIDATED = 400
+_VALIDATED = 128
 """Examples a validation reads at most, of each task."""
 
 
@@ -271,8 +271,8 @@ class Trainer:
         seconds = time.monotonic() - began
         self.position.seconds += seconds
         return {
-            "loss": float(found.answers),
-            "prompt_loss": float(found.prompts),
+            "loss": float(found.answers.detach()),
+            "prompt_loss": float(found.prompts.detach()),
             "right": float(found.right),
             "norm": float(norm),
             "rate": rate,

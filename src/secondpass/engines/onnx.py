@@ -1,0 +1,313 @@
+"""The engine in the box: onnxruntime on the processor, with a KV cache of its own.
+
+What all answers to a prompt share is kept once, as the prefix cache; each branch of a batch has a
+small cache of its own, for its answer alone. Both are values: a step takes caches and gives a new
+one, so sequences share what they have in common and none can spoil another's. `model.export` says
+how the network attends to the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import onnxruntime as untyped_onnxruntime  # pyright: ignore[reportMissingTypeStubs]
+from numpy.typing import NDArray
+
+from secondpass.engines.base import Completion
+from secondpass.engines.grammar import FIRST_ANSWER, LONGEST_LIST, SECOND_ANSWER, Grammar, State
+from secondpass.engines.processor import physical_cores
+from secondpass.engines.sampling import Logits, Scores, Written, decode, log_probabilities
+from secondpass.errors import EngineError, ModelError, PromptTooLong
+from secondpass.model.manifest import NETWORK, SHIPPED, TOKENIZER, Manifest
+from secondpass.model.tokenizer import Tokenizer
+from secondpass.prompt import OptimizePrompt
+
+onnxruntime: Any = untyped_onnxruntime
+
+
+class OnnxEngine:
+    """A model directory, loaded."""
+
+    def __init__(self, network: Network, tokenizer: Tokenizer, grammar: Grammar) -> None:
+        """Put the parts together; `load` makes them."""
+        self.network = network
+        self.tokenizer = tokenizer
+        self.grammar = grammar
+
+    @classmethod
+    def load(
+        cls,
+        directory: Path = SHIPPED,
+        *,
+        words: Iterable[str] | None = None,
+        longest_list: int = LONGEST_LIST,
+        threads: int | None = None,
+    ) -> Self:
+        """Load a model.
+
+        Args:
+            directory: what `model.export` wrote; the model in the box where none is named.
+            words: the elements a list may hold, such as those a loaded LLVM has; None for all the
+                model knows.
+            longest_list: elements of a list at most.
+            threads: of one step; None for as many as this process has physical cores.
+
+        Raises:
+            ModelError: the directory lacks a file, is damaged, or is of another version.
+            EngineError: the model does not know one of the words, or there is none.
+        """
+        manifest = Manifest.read(directory)
+        tokenizer = Tokenizer.load(directory / TOKENIZER)
+        texts = {tokenizer.decode([token]): token for token in range(tokenizer.size)}
+        grammar = Grammar(texts, manifest.words if words is None else words, longest_list)
+        network = Network(directory / NETWORK, manifest, physical_cores() if threads is None else threads)
+        return cls(network, tokenizer, grammar)
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.network.manifest.name
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of prompt, answers and feedback together, at most."""
+        return self.network.manifest.context_length
+
+    @property
+    def takes_feedback(self) -> bool:
+        """Whether the model was trained to answer again after a feedback."""
+        return self.network.manifest.takes_feedback
+
+    def start(self, prompt: OptimizePrompt) -> OnnxSequence:
+        """Read a prompt, once for all the answers to it.
+
+        Raises:
+            PromptTooLong: it leaves no room for an answer.
+        """
+        return self.read(self.network.empty(1), self.tokenizer.encode_prompt(prompt), FIRST_ANSWER)
+
+    def read(self, before: Cache, tokens: Sequence[int], state: State) -> OnnxSequence:
+        """Read tokens after others, up to the place where an answer in that state begins."""
+        length = before.length + len(tokens)
+        if length + state.shortest > self.context_length:
+            raise PromptTooLong(length, self.context_length)
+        # Whatever the answer will be, it begins with these: read them along.
+        opening = self.grammar.forced(state)
+        batch = np.array([[*tokens, *opening]], dtype=np.int64)
+        logits, cache = self.network.step(batch, before, self.network.empty(1), last=len(opening) + 1)
+        scores = log_probabilities(logits[0])
+        written = Written(state)
+        for token, row in zip(opening, scores, strict=False):
+            written = written.append(self.grammar, token, float(row[token]))
+        prefix = before.joined(cache)
+        return OnnxSequence(self, prefix, self.network.empty(1), written, scores[-1], batch.size, opening)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OnnxSequence:
+    """A prompt that was read, and as much of its answer as is written.
+
+    Attributes:
+        engine: whose it is.
+        prefix: the KV cache up to the answer, or to its opening.
+        own: the KV cache of what was appended after that.
+        written: the answer so far.
+        scores: log probabilities of the next token, (vocabulary,).
+        prefilled_tokens: tokens the model had to read to make this sequence from the one before.
+        opening: the tokens of the answer that are in `prefix`.
+    """
+
+    engine: OnnxEngine
+    prefix: Cache
+    own: Cache
+    written: Written
+    scores: Scores
+    prefilled_tokens: int
+    opening: tuple[int, ...]
+
+    @property
+    def ended(self) -> bool:
+        """Whether the answer is complete."""
+        return self.written.state.ended
+
+    @property
+    def room(self) -> int:
+        """Tokens the rest of the answer may have."""
+        return self.engine.context_length - self.prefix.length - self.own.length
+
+    def allowed(self) -> NDArray[np.int64]:
+        """The token ids that may come next, ascending; none where the answer is complete."""
+        return self.engine.grammar.allowed(self.written.state, self.room)
+
+    def next_log_probabilities(self, *, allowed_only: bool = False) -> Scores:
+        """The logarithm of each token's probability to come next; see `base.SteppedSequence`."""
+        if not allowed_only:
+            return self.scores
+        masked, allowed = np.full_like(self.scores, -np.inf), self.allowed()
+        masked[allowed] = self.scores[allowed]
+        return masked
+
+    def append(self, tokens: Iterable[int]) -> OnnxSequence:
+        """The sequence with more of its answer written.
+
+        Raises:
+            EngineError: the grammar forbids one of the tokens.
+        """
+        read, grammar, network = tuple(tokens), self.engine.grammar, self.engine.network
+        if not read:
+            return self
+        logits, own = network.step(np.array([read], dtype=np.int64), self.prefix, self.own, last=len(read))
+        after = log_probabilities(logits[0])
+        written, scores, room = self.written, self.scores, self.room
+        for token, row in zip(read, after, strict=True):
+            if token not in grammar.allowed(written.state, room):
+                raise EngineError(f"token {token} cannot come after {len(written.tokens)} tokens of this answer")
+            written = written.append(grammar, token, float(scores[token]))
+            scores, room = row, room - 1
+        return replace(self, own=own, written=written, scores=scores, prefilled_tokens=len(read))
+
+    def answer(self, n: int = 1, temperature: float = 0.0, seed: int = 0) -> list[Completion]:
+        """Write answers, or the rest of the one begun; see `base.Sequence`.
+
+        Raises:
+            EngineError: n is not positive, or the temperature is negative.
+        """
+        if n < 1 or temperature < 0:
+            raise EngineError(f"{n} answers at temperature {temperature}: both must be positive (or the latter 0)")
+        if self.ended:
+            return [self._completion(self.written)] * n
+        branches = _Branches(self.engine.network, self.prefix, self.own)
+        grammar = self.engine.grammar
+        answers = decode(
+            branches, grammar, self.written, self.scores, self.room, n=n, temperature=temperature, seed=seed
+        )
+        return [self._completion(written) for written in answers]
+
+    def extend(self, completion: Completion, feedback: str) -> OnnxSequence:
+        """The sequence that goes on with an answer and the feedback on it, ready for the next answer.
+
+        Raises:
+            EngineError: the answer belongs to another sequence.
+            PromptTooLong: what comes out leaves no room for an answer.
+        """
+        opening = len(self.opening)
+        if completion.tokens[:opening] != self.opening:
+            raise EngineError("the answer to go on with belongs to another sequence")
+        tokens = (*completion.tokens[opening:], *self.engine.tokenizer.encode(feedback))
+        return self.engine.read(self.prefix, tokens, SECOND_ANSWER)
+
+    def _completion(self, written: Written) -> Completion:
+        return Completion(self.engine.tokenizer.decode(written.tokens), written.tokens, written.log_probability)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cache:
+    """Keys and values of the same number of tokens in each of several branches.
+
+    Attributes:
+        values: keys and values of each layer in turn, (key_value_heads, branches, length, head_width).
+        length: tokens.
+    """
+
+    values: tuple[Any, ...]
+    length: int
+
+    def select(self, rows: Sequence[int]) -> Cache:
+        """The cache of these branches, in this order."""
+        return Cache(tuple(_value(value.numpy()[:, list(rows)]) for value in self.values), self.length)
+
+    def joined(self, after: Cache) -> Cache:
+        """The cache of what this one holds, then the other; both of equally many branches."""
+        if not self.length:
+            return after
+        pairs = zip(self.values, after.values, strict=True)
+        values = tuple(_value(np.concatenate((one.numpy(), other.numpy()), axis=2)) for one, other in pairs)
+        return Cache(values, self.length + after.length)
+
+
+class Network:
+    """The session, and how to ask it for a step."""
+
+    def __init__(self, path: Path, manifest: Manifest, threads: int) -> None:
+        """Load the network.
+
+        Raises:
+            ModelError: onnxruntime cannot load it.
+        """
+        self.manifest = manifest
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        # Threads that spin for work slow down a compiler at work beside them far more than they gain.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session: Any = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's errors have no base of their own
+            raise ModelError(f"{path} is damaged ({_first_line(error)}); export the model again") from error
+        self._caches = [f"{kind}_{layer}" for layer in range(manifest.layers) for kind in ("key", "value")]
+        self._outputs = ["logits", *self._caches]
+
+    def empty(self, branches: int) -> Cache:
+        """The cache of no tokens."""
+        shape = (self.manifest.key_value_heads, branches, 0, self.manifest.head_width)
+        return Cache((_value(np.zeros(shape, dtype=np.float32)),) * len(self._caches), 0)
+
+    def step(
+        self, tokens: NDArray[np.int64], prefix: Cache, own: Cache, *, last: int | None = None
+    ) -> tuple[Logits, Cache]:
+        """Read tokens after what the caches hold.
+
+        Args:
+            tokens: ids, (branches, tokens).
+            prefix: what all branches have read before, one branch.
+            own: what each branch has read after that.
+            last: after how many of each branch's last tokens logits are wanted.
+
+        Returns:
+            Logits, (branches, last, vocabulary), and `own` with these tokens in it.
+        """
+        branches, count = tokens.shape
+        last = count if last is None else last
+        offsets = np.arange(count, dtype=np.int64)
+        wanted = np.arange(branches, dtype=np.int64)[:, None] * count + offsets[count - last :]
+        inputs = {
+            "tokens": _value(tokens),
+            "positions": _value(np.tile(offsets + (prefix.length + own.length), branches)[None]),
+            "bias": _value(_causal(count, own.length)),
+            "wanted": _value(wanted.reshape(-1)),
+        }
+        for kind, cache in (("prefix", prefix), ("own", own)):
+            inputs |= {f"{kind}_{name}": value for name, value in zip(self._caches, cache.values, strict=True)}
+        logits, *values = self._session.run_with_ort_values(self._outputs, inputs)
+        found: Logits = logits.numpy().reshape(branches, last, -1)
+        return found, Cache(tuple(values), own.length + count)
+
+
+class _Branches:
+    """`sampling.Branches` over one prefix."""
+
+    def __init__(self, network: Network, prefix: Cache, own: Cache) -> None:
+        self._network, self._prefix, self._own = network, prefix, own
+
+    def select(self, rows: Sequence[int]) -> None:
+        self._own = self._own.select(rows)
+
+    def step(self, tokens: NDArray[np.int64]) -> Logits:
+        logits, self._own = self._network.step(tokens, self._prefix, self._own)
+        return logits
+
+
+def _causal(count: int, before: int) -> NDArray[np.float32]:
+    """What to add to the attention scores of new tokens: minus infinity for those that come later."""
+    return np.triu(np.full((count, before + count), -np.inf, dtype=np.float32), before + 1)
+
+
+def _value(array: NDArray[Any]) -> Any:
+    return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

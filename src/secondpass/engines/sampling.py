@@ -1,0 +1,136 @@
+"""Several answers at once: decoding in lockstep under the grammar.
+
+All answers of a batch start at one place and read one token a step, so they have one length at any
+time; an answer that is complete leaves the batch. Each answer draws from a generator of its own and
+sees only its own logits, so it is the same whatever else is in the batch.
+
+The module knows ids and logits; it knows nothing of models and text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secondpass.engines.grammar import Grammar, State
+
+Logits = NDArray[np.float32]
+Scores = NDArray[np.float64]
+
+
+class Branches(Protocol):
+    """A model's state after the same number of tokens in each of several branches, one at first."""
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep these branches, in this order. One may be named several times: it is cloned."""
+        ...
+
+    def step(self, tokens: NDArray[np.int64]) -> Logits:
+        """Read tokens, (branches, tokens), and give the logits after each, (branches, tokens, vocabulary)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An answer so far.
+
+    Attributes:
+        state: where the grammar stands.
+        tokens: its ids.
+        log_probability: of these tokens under the model at temperature 1.
+    """
+
+    state: State
+    tokens: tuple[int, ...] = ()
+    log_probability: float = 0.0
+
+    def append(self, grammar: Grammar, token: int, log_probability: float) -> Written:
+        """The answer with one more token."""
+        state = grammar.advance(self.state, token)
+        return Written(state, (*self.tokens, token), self.log_probability + log_probability)
+
+
+def log_probabilities(logits: Logits) -> Scores:
+    """The logarithm of the softmax over the last axis."""
+    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def decode(
+    branches: Branches,
+    grammar: Grammar,
+    start: Written,
+    scores: Scores,
+    room: int,
+    *,
+    n: int = 1,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> list[Written]:
+    """Write n answers to their ends.
+
+    Args:
+        branches: the model after what was read, one branch; used up by this.
+        grammar: what an answer may look like.
+        start: what all answers begin with; the model has read it.
+        scores: log probabilities of the next token, (vocabulary,).
+        room: tokens the rest of an answer may have; `start.state.shortest` at least.
+        n: how many; at temperature 0 all are the same and one is decoded.
+        temperature: 0 for the most probable token at each step, else what to sample at.
+        seed: of the sampling.
+    """
+    samples = [_Sample(start, generator) for generator in _generators(seed, n if temperature else 1)]
+    branches.select([0] * len(samples))
+    live, ahead = samples, np.repeat(scores[None], len(samples), axis=0)
+    while True:
+        for sample, row in zip(live, ahead, strict=True):
+            sample.write(grammar, row, room, temperature)
+        going_on = [index for index, sample in enumerate(live) if not sample.written.state.ended]
+        if not going_on:
+            return [samples[0].written] * n if temperature == 0 else [sample.written for sample in samples]
+        if len(going_on) < len(live):
+            branches.select(going_on)
+            live = [live[index] for index in going_on]
+        unread = np.array([sample.unread for sample in live], dtype=np.int64)
+        room -= unread.shape[1]
+        found = log_probabilities(branches.step(unread))
+        for sample, rows in zip(live, found, strict=True):
+            sample.count_forced(grammar, rows)
+        ahead = found[:, -1]
+
+
+@dataclass(slots=True)
+class _Sample:
+    written: Written
+    generator: np.random.Generator
+    unread: tuple[int, ...] = ()
+    """Tokens the model has not read yet: the one chosen, then those the grammar forces after it."""
+
+    def write(self, grammar: Grammar, scores: Scores, room: int, temperature: float) -> None:
+        """Choose a token by these log probabilities."""
+        allowed = grammar.allowed(self.written.state, room)
+        token = int(allowed[_choose(scores[allowed], temperature, self.generator)])
+        self.written = self.written.append(grammar, token, float(scores[token]))
+        self.unread = (token, *grammar.forced(self.written.state))
+
+    def count_forced(self, grammar: Grammar, scores: Scores) -> None:
+        """Write the forced tokens, by the log probabilities after each unread one."""
+        for token, row in zip(self.unread[1:], scores, strict=False):
+            self.written = self.written.append(grammar, token, float(row[token]))
+
+
+def _choose(scores: Scores, temperature: float, generator: np.random.Generator) -> int:
+    """The index of the highest score at temperature 0, else one drawn from the softmax of them."""
+    if temperature == 0:
+        return int(scores.argmax())
+    cumulative = np.exp((scores - scores.max()) / temperature).cumsum()
+    return int(cumulative.searchsorted(generator.random() * cumulative[-1]))
+
+
+def _generators(seed: int, n: int) -> list[np.random.Generator]:
+    """A generator for each of n samples; sample k's is a function of the seed and k."""
+    return [np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(k,)))) for k in range(n)]

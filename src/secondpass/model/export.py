@@ -1,0 +1,278 @@
+"""From a checkpoint to a model directory: one int8 ONNX network that works on a KV cache.
+
+The network reads `tokens` tokens in each of `branches` branches of a batch. All branches have the
+same past of `prefix` tokens, whose keys and values are given once, and each has `own` tokens of its
+own after them:
+
+    tokens           (branches, tokens)                                  ids
+    positions        (1, branches x tokens)                              of each token in its sequence
+    bias             (tokens, own + tokens)                              0, or -inf where a token may not look
+    wanted           (logits,)                                           rows of branches x tokens to give logits of
+    prefix_key_0 ... (key_value_heads, 1, prefix, head_width)            likewise prefix_value_0 ...
+    own_key_0 ...    (key_value_heads, branches, own, head_width)        likewise own_value_0 ...
+    -> logits        (logits, vocabulary)
+    -> key_0 ...     (key_value_heads, branches, own + tokens, head_width)  likewise value_0 ...
+
+So the prefix is neither copied for each branch nor read once for each: all branches' queries meet it
+in one matrix product.
+
+Weights are 7-bit integers with a scale for each output, inputs of a product are 8-bit integers with a
+scale for each row. A row's scale is its own, therefore an answer does not depend on what else is in
+its batch. Seven bits, because processors without VNNI add pairs of products in 16 bits: 8-bit weights
+would overflow there, and the same model would answer differently on different machines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from numpy.typing import NDArray
+
+from secondpass.errors import ModelError
+from secondpass.model.architecture import Llama
+from secondpass.model.manifest import NETWORK, TOKENIZER, Manifest
+from secondpass.model.onnx_graph import MICROSOFT, Graph
+from secondpass.model.presets import Shape
+from secondpass.model.tokenizer import Tokenizer
+
+Weights = Mapping[str, NDArray[np.float32]]
+
+_LARGEST_WEIGHT = 63
+"""Of a quantised weight, in magnitude: 255 x 63 x 2 still fits 16 bits."""
+_LARGEST_INPUT = 127
+_ZERO_POINT = 128
+"""The unsigned integer that stands for 0 in a quantised input."""
+
+
+def load_checkpoint(path: Path) -> Llama:
+    """The model of a training's checkpoint.
+
+    Raises:
+        ModelError: the file cannot be read, or is no checkpoint.
+    """
+    try:
+        saved: dict[str, Any] = torch.load(path, weights_only=True)
+        model = Llama(Shape(**saved["shape"]))
+        model.load_state_dict(saved["model"])
+    except Exception as error:  # torch has many, without a common base
+        raise ModelError(f"{path} is not a checkpoint: {str(error).partition(chr(10))[0]}") from error
+    return model
+
+
+def export(model: Llama, tokenizer: Tokenizer, directory: Path, *, name: str, takes_feedback: bool = True) -> None:
+    """Write a model directory.
+
+    Args:
+        model: trained weights.
+        tokenizer: the one it was trained with.
+        directory: made where it does not exist.
+        name: what reports call the model.
+        takes_feedback: whether it was trained on Task Feedback too.
+
+    Raises:
+        ModelError: tokenizer and model do not belong together.
+    """
+    shape = model.shape
+    if tokenizer.size != shape.vocabulary:
+        raise ModelError(f"the tokenizer has {tokenizer.size} tokens, the model {shape.vocabulary}")
+    directory.mkdir(parents=True, exist_ok=True)
+    weights = {key: tensor.detach().float().numpy() for key, tensor in model.state_dict().items()}
+    (directory / NETWORK).write_bytes(network(shape, weights).SerializeToString())
+    tokenizer.save(directory / TOKENIZER)
+    Manifest(
+        name=name,
+        context_length=shape.context,
+        layers=shape.layers,
+        key_value_heads=shape.key_value_heads,
+        head_width=shape.head_width,
+        takes_feedback=takes_feedback,
+    ).write(directory)
+
+
+def network(shape: Shape, weights: Weights) -> onnx.ModelProto:
+    """The network of the module's head.
+
+    Args:
+        shape: the model's sizes.
+        weights: float32 arrays by the names of `Llama.state_dict`.
+    """
+    return _Writer(shape, weights).write()
+
+
+@dataclass(frozen=True, slots=True)
+class _Dimensions:
+    """Shapes and sizes that differ by call, as tensors, computed once for all layers."""
+
+    queries: str
+    """Of queries by branch: (key_value_heads, group, branches, tokens, head_width)."""
+    keys: str
+    """Of new keys and values by branch: (key_value_heads, branches, tokens, head_width)."""
+    scores: str
+    """Of all branches' scores together: (key_value_heads, 1, group x branches x tokens, own + tokens)."""
+    scores_by_branch: str
+    """(key_value_heads, group, branches, tokens, own + tokens)."""
+    parts: str
+    """Lengths of the two parts of the past: (prefix, own + tokens)."""
+
+
+class _Writer:
+    def __init__(self, shape: Shape, weights: Weights) -> None:
+        self._shape, self._weights, self._graph = shape, weights, Graph()
+        self._group = shape.heads // shape.key_value_heads
+
+    def write(self) -> onnx.ModelProto:
+        graph, shape = self._graph, self._shape
+        graph.input("tokens", np.int64, ("branches", "tokens"))
+        graph.input("positions", np.int64, (1, "rows"))
+        graph.input("bias", np.float32, ("tokens", "own + tokens"))
+        graph.input("wanted", np.int64, ("logits",))
+        for layer in range(shape.layers):
+            for kind in ("key", "value"):
+                heads, width = shape.key_value_heads, shape.head_width
+                graph.input(f"prefix_{kind}_{layer}", np.float32, (heads, 1, "prefix", width))
+                graph.input(f"own_{kind}_{layer}", np.float32, (heads, "branches", "own", width))
+        dimensions, rotation = self._dimensions(), self._rotation()
+        table, scales = quantise(self._weights["embed_tokens.weight"])
+        residual, added = self._embed(table, scales), ""
+        for layer in range(shape.layers):
+            normed, residual = self._norm(f"layers.{layer}.input_layernorm", residual, added)
+            added = self._attention(layer, normed, rotation, dimensions)
+            normed, residual = self._norm(f"layers.{layer}.post_attention_layernorm", residual, added)
+            added = self._feed_forward(layer, normed)
+        normed, _ = self._norm("norm", residual, added)
+        logits = self._product(graph.call("Gather", normed, "wanted"), table, scales)
+        graph.output(logits, "logits", np.float32, ("logits", shape.vocabulary))
+        return graph.model("llama")
+
+    def _dimensions(self) -> _Dimensions:
+        graph, shape, group = self._graph, self._shape, self._group
+        heads, width = shape.key_value_heads, shape.head_width
+        prefix = self._size("prefix_key_0", 2)
+        branches, total = self._size("tokens", 0), self._size("bias", 1)
+        rest = graph.integers(-1)
+        return _Dimensions(
+            queries=self._join(graph.integers(heads, group), branches, graph.integers(-1, width)),
+            keys=self._join(graph.integers(heads), branches, graph.integers(-1, width)),
+            scores=self._join(graph.integers(heads, 1, -1), total),
+            scores_by_branch=self._join(graph.integers(heads, group), branches, rest, total),
+            parts=self._join(prefix, total),
+        )
+
+    def _size(self, tensor: str, axis: int) -> str:
+        shape = self._graph.call("Shape", tensor)
+        return self._graph.call("Slice", shape, self._graph.integers(axis), self._graph.integers(axis + 1))
+
+    def _join(self, *vectors: str) -> str:
+        return self._graph.call("Concat", *vectors, axis=0)
+
+    def _rotation(self) -> tuple[str, str]:
+        """Cosine and sine of every position, (context, head_width / 2)."""
+        width = self._shape.head_width
+        frequencies = self._shape.rope_theta ** -(np.arange(0, width, 2, dtype=np.float32) / width)
+        angles = np.arange(self._shape.context, dtype=np.float32)[:, None] * frequencies
+        cosine, sine = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+        return self._graph.constant(cosine), self._graph.constant(sine)
+
+    def _embed(self, table: NDArray[np.int8], scales: NDArray[np.float32]) -> str:
+        """Hidden states of the tokens, (branches x tokens, width)."""
+        graph = self._graph
+        tokens = graph.call("Reshape", "tokens", graph.integers(-1))
+        integers = graph.call("Cast", graph.call("Gather", graph.constant(table), tokens), to=onnx.TensorProto.FLOAT)
+        return graph.call("Mul", integers, graph.call("Gather", graph.constant(scales[:, None]), tokens))
+
+    def _norm(self, name: str, residual: str, added: str) -> tuple[str, str]:
+        """Add to the residual stream (nothing before the first layer), and normalise: (normed, residual)."""
+        graph = self._graph
+        weight = graph.constant(self._weights[f"{name}.weight"])
+        epsilon = self._shape.norm_epsilon
+        if not added:
+            return graph.call("SimplifiedLayerNormalization", residual, weight, axis=-1, epsilon=epsilon), residual
+        normed, _, _, residual = graph.call_many(
+            4, "SkipSimplifiedLayerNormalization", residual, added, weight, domain=MICROSOFT, epsilon=epsilon
+        )
+        return normed, residual
+
+    def _attention(self, layer: int, normed: str, rotation: tuple[str, str], dimensions: _Dimensions) -> str:
+        graph, shape = self._graph, self._shape
+        query, key, value = self._project(layer, normed, rotation)
+        key = self._remember(f"key_{layer}", key, dimensions)
+        value = self._remember(f"value_{layer}", value, dimensions)
+        shares = self._shares(layer, query, key, dimensions)
+        of_prefix, of_own = graph.call_many(2, "Split", shares, dimensions.parts, axis=-1)
+        from_prefix = graph.call("MatMul", of_prefix, f"prefix_value_{layer}")
+        of_own = graph.call("Reshape", of_own, dimensions.scores_by_branch)
+        from_own = graph.call("MatMul", of_own, graph.call("Unsqueeze", value, graph.integers(1)))
+        together = graph.integers(shape.heads, -1, shape.head_width)
+        mixed = graph.call(
+            "Add", graph.call("Reshape", from_prefix, together), graph.call("Reshape", from_own, together)
+        )
+        mixed = graph.call("Transpose", mixed, perm=[1, 0, 2])
+        mixed = graph.call("Reshape", mixed, graph.integers(-1, shape.width))
+        return self._linear(mixed, self._weights[f"layers.{layer}.self_attn.o_proj.weight"])
+
+    def _project(self, layer: int, normed: str, rotation: tuple[str, str]) -> tuple[str, ...]:
+        """Queries, keys and values of the new tokens, (1, heads, branches x tokens, head_width) each."""
+        graph, shape = self._graph, self._shape
+        queries, keys, values = (self._weights[f"layers.{layer}.self_attn.{part}_proj.weight"] for part in "qkv")
+        queries = queries * np.float32(shape.head_width**-0.5)  # attention's scale, for free
+        heads, shared = shape.heads, shape.key_value_heads
+        projected = self._linear(normed, np.concatenate((queries, keys, values)))
+        by_head = graph.call("Reshape", projected, graph.integers(1, -1, heads + 2 * shared, shape.head_width))
+        by_head = graph.call("Transpose", by_head, perm=[0, 2, 1, 3])
+        turned, value = graph.call_many(2, "Split", by_head, graph.integers(heads + shared, shared), axis=1)
+        turned = graph.call("RotaryEmbedding", turned, "positions", *rotation, domain=MICROSOFT)
+        return *graph.call_many(2, "Split", turned, graph.integers(heads, shared), axis=1), value
+
+    def _remember(self, name: str, new: str, dimensions: _Dimensions) -> str:
+        """The branches' own keys or values with the new ones, which the network gives out too."""
+        graph, shape = self._graph, self._shape
+        by_branch = graph.call("Reshape", new, dimensions.keys)
+        whole = graph.call("Concat", f"own_{name}", by_branch, axis=2)
+        graph.output(whole, name, np.float32, (shape.key_value_heads, "branches", "own + tokens", shape.head_width))
+        return whole
+
+    def _shares(self, layer: int, query: str, key: str, dimensions: _Dimensions) -> str:
+        """How much each query takes of each token, prefix first."""
+        graph, shape = self._graph, self._shape
+        every = graph.call("Reshape", query, graph.integers(shape.key_value_heads, 1, -1, shape.head_width))
+        to_prefix = graph.call("FusedMatMul", every, f"prefix_key_{layer}", domain=MICROSOFT, transB=1)
+        by_branch = graph.call("Reshape", query, dimensions.queries)
+        own_keys = graph.call("Unsqueeze", key, graph.integers(1))
+        to_own = graph.call("FusedMatMul", by_branch, own_keys, domain=MICROSOFT, transB=1)
+        to_own = graph.call("Reshape", graph.call("Add", to_own, "bias"), dimensions.scores)
+        return graph.call("Softmax", graph.call("Concat", to_prefix, to_own, axis=-1), axis=-1)
+
+    def _feed_forward(self, layer: int, normed: str) -> str:
+        graph, width = self._graph, self._shape.feed_forward
+        gate, up, down = (self._weights[f"layers.{layer}.mlp.{part}_proj.weight"] for part in ("gate", "up", "down"))
+        both = self._linear(normed, np.concatenate((gate, up)))
+        gated, passed = graph.call_many(2, "Split", both, graph.integers(width, width), axis=-1)
+        gated = graph.call("QuickGelu", gated, domain=MICROSOFT, alpha=1.0)  # x sigmoid(x): SiLU
+        return self._linear(graph.call("Mul", gated, passed), down)
+
+    def _linear(self, rows: str, weight: NDArray[np.float32]) -> str:
+        return self._product(rows, *quantise(weight))
+
+    def _product(self, rows: str, weight: NDArray[np.int8], scales: NDArray[np.float32]) -> str:
+        """Rows (count, inputs) times a quantised weight (outputs, inputs)."""
+        graph = self._graph
+        largest = graph.call("ReduceMax", graph.call("Abs", rows), axes=[-1], keepdims=1)
+        scale = graph.call("Mul", largest, graph.number(1 / _LARGEST_INPUT))
+        one, zero_point = graph.number(1), graph.constant(np.array(_ZERO_POINT, dtype=np.uint8))
+        integers = graph.call("QuantizeLinear", graph.call("Div", rows, scale), one, zero_point)
+        constants = graph.constant(weight.T), one, graph.constant(scales), zero_point
+        product = graph.call("MatMulIntegerToFloat", integers, *constants, domain=MICROSOFT)
+        return graph.call("Mul", product, scale)
+
+
+def quantise(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """A weight (outputs, inputs) as integers and a scale for each output: integers x scale is about the weight."""
+    largest: NDArray[np.float32] = np.abs(weight).max(axis=1)
+    scales = np.maximum(largest, np.finfo(np.float32).tiny) / np.float32(_LARGEST_WEIGHT)
+    return np.round(weight / scales[:, None]).astype(np.int8), scales

@@ -1,0 +1,311 @@
+"""A file in, a smaller file out.
+
+Every function the model can read gets its answers. Every distinct list among them is tried on the
+whole module, alone and after -Oz, and the smallest result is taken; -Oz is one of the candidates, so
+the result is never larger. All compilation happens in the sandbox.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+from secondpass import ir
+from secondpass.engines.base import Engine
+from secondpass.errors import InputError, PromptTooLong
+from secondpass.frontend import is_source, read_ir
+from secondpass.llvm.jobs import Job, Outcome
+from secondpass.llvm.library import load
+from secondpass.llvm.module import FunctionSize, Module
+from secondpass.llvm.passes import PassList
+from secondpass.llvm.sandbox import Sandbox
+from secondpass.prompt import Answer, Objective
+from secondpass.strategies.answers import Attempt, Function, Strategy
+
+Progress = Callable[[str, int, int], None]
+"""Called with what is being done, how much of it is done, and how much there is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Instructions, and bytes of executable sections (None where they were not measured)."""
+
+    instructions: int
+    bytes: int | None = None
+
+    def by(self, objective: Objective) -> int:
+        """The number that is to be made small."""
+        if objective is Objective.INSTRUCTIONS:
+            return self.instructions
+        assert self.bytes is not None
+        return self.bytes
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionResult:
+    """One function of the input.
+
+    Attributes:
+        name: its symbol.
+        source: its size as it came.
+        oz: its size in the module after -Oz; None where -Oz removed it.
+        best: its size in the module after the best list; None where that removed it.
+        attempts: the model's answers for it.
+        origin: where the best list for it alone came from: `answer 1`, `second try 1`, `-Oz`.
+        note: why the model did not read it, if so.
+    """
+
+    name: str
+    source: Size
+    oz: Size | None
+    best: Size | None
+    attempts: tuple[Attempt, ...] = ()
+    origin: str = "-Oz"
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one input. `best` is never larger than `oz` by the objective."""
+
+    input: Path
+    objective: Objective
+    source: Size
+    oz: Size
+    best: Size
+    passes: PassList
+    origin: str
+    functions: tuple[FunctionResult, ...]
+    bitcode: bytes
+    warnings: str
+    seconds: dict[str, float] = field(default_factory=dict[str, float])
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What the model was asked about one function.
+
+    Attributes:
+        attempts: its answers, none where it could not read the function.
+        oz: what -Oz makes of the function alone; None where that fails.
+        note: why it could not.
+    """
+
+    attempts: tuple[Attempt, ...]
+    oz: int | None
+    note: str = ""
+
+    @property
+    def origin(self) -> str:
+        """Which attempt was the first to be best for the function alone; -Oz where none beat it."""
+        least, origin = self.oz, "-Oz"
+        for attempt in self.attempts:
+            target = attempt.verdict.target
+            if target is not None and (least is None or target < least):
+                least, origin = target, attempt.origin
+        return origin
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A list for the whole module, and who proposed it."""
+
+    passes: PassList
+    origin: str
+
+
+def optimize(
+    path: Path,
+    engine: Engine,
+    strategy: Strategy,
+    sandbox: Sandbox,
+    *,
+    objective: Objective = Objective.INSTRUCTIONS,
+    flags: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> Result:
+    """Make one file smaller than -Oz does.
+
+    Args:
+        path: C, C++, IR text or bitcode.
+        engine: who writes the answers.
+        strategy: which answers to ask for.
+        sandbox: where everything is compiled.
+        objective: what to make small.
+        flags: for clang, with C and C++ inputs.
+        progress: told how far the work is.
+
+    Raises:
+        InputError: the file cannot be read, compiled or verified, or -Oz itself fails on it.
+        LLVMError: the library lacks the module's target.
+    """
+    report = progress or (lambda _what, _done, _total: None)
+    clock = _Clock()
+    data, warnings = read_ir(path, flags)
+    job = Job(data, ("",), str(path), mark_for_size=not is_source(path), functions=True, keep=True)
+    source = _first_of(sandbox.compile(job), path)
+    clock.lap("read")
+    with Module.parse(source.bitcode or b"", str(path)) as module:
+        load().target_machine(module.triple.encode(), pic=False)  # said before any work is done
+        if not source.functions:
+            raise InputError(f"{path}: it defines no function; there is nothing to optimise")
+        oz = _oz(source, path, sandbox)
+        clock.lap("oz")
+        asked = _ask(module, engine, strategy, sandbox, report)
+        clock.lap("model")
+        candidates = list(_candidates(module, asked))
+    best, winner = _best(candidates, source, oz, objective, sandbox, report)
+    clock.lap("compile")
+    return Result(
+        input=path,
+        objective=objective,
+        source=Size(source.instructions),
+        oz=_size(oz),
+        best=_size(best),
+        passes=winner.passes,
+        origin=winner.origin,
+        functions=_functions(source, oz, best, asked),
+        bitcode=best.bitcode or b"",
+        warnings=warnings,
+        seconds=clock.laps(),
+    )
+
+
+class _Clock:
+    """Wall seconds by stage."""
+
+    def __init__(self) -> None:
+        self._started = self._last = time.perf_counter()
+        self._laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self._laps[name] = now - self._last
+        self._last = now
+
+    def laps(self) -> dict[str, float]:
+        return self._laps | {"total": self._last - self._started}
+
+
+def _first_of(outcomes: list[Outcome], path: Path) -> Outcome:
+    outcome = outcomes[0]
+    if outcome.ok:
+        return outcome
+    said = outcome.message if str(path) in outcome.message else f"{path}: {outcome.message}"
+    raise InputError(f"{said} ({outcome.status})" if outcome.status != "invalid" else said)
+
+
+def _oz(source: Outcome, path: Path, sandbox: Sandbox) -> Outcome:
+    pipeline = load().oz_pipeline
+    job = Job(source.bitcode or b"", (pipeline,), str(path), functions=True, bytes=True, keep=True)
+    outcome = sandbox.compile(job)[0]
+    if not outcome.ok:
+        how = f"{outcome.status}: {outcome.message}"
+        raise InputError(f"{path}: LLVM's own -Oz fails on this module ({how}); the input is kept as it is")
+    return outcome
+
+
+def _ask(module: Module, engine: Engine, strategy: Strategy, sandbox: Sandbox, report: Progress) -> dict[str, _Asked]:
+    """Ask the model about every function, in the module's order."""
+    asked: dict[str, _Asked] = {}
+    total = len(module.functions())
+    for done, (name, part) in enumerate(module.split()):
+        report("asking the model", done, total)
+        with part:
+            function = Function(name, ir.normalise(part.to_text()), part.to_bitcode())
+        oz = sandbox.compile(Job(function.bitcode, (load().oz_pipeline,)))[0]
+        alone = oz.instructions if oz.ok else None
+        try:
+            asked[name] = _Asked(tuple(strategy.attempts(engine, function, sandbox)), alone)
+        except PromptTooLong as error:
+            asked[name] = _Asked((), alone, str(error))
+    report("asking the model", total, total)
+    return asked
+
+
+def _candidates(module: Module, asked: dict[str, _Asked]) -> Iterator[_Candidate]:
+    """Every distinct valid list, alone and after -Oz."""
+    oz = PassList.of(load().oz_pipeline)
+    # What no list of a model may leave out: functions that must be inlined, coroutines to be lowered.
+    first = PassList.of("always-inline") if module.has_attribute("alwaysinline") else PassList()
+    alone = not module.has_attribute("presplitcoroutine")
+    seen: set[PassList] = set()
+    for name, attempt in ((name, it) for name, about in asked.items() for it in about.attempts):
+        answer = attempt.verdict.answer
+        if not isinstance(answer, Answer) or not attempt.verdict.valid or answer.passes in seen:
+            continue
+        seen.add(answer.passes)
+        origin = f"{attempt.origin} for {name}"
+        if alone:
+            yield _Candidate(first + answer.passes, origin)
+        yield _Candidate(oz + answer.passes, f"{origin}, after -Oz")
+
+
+def _best(
+    candidates: list[_Candidate],
+    source: Outcome,
+    oz: Outcome,
+    objective: Objective,
+    sandbox: Sandbox,
+    report: Progress,
+) -> tuple[Outcome, _Candidate]:
+    """The smallest result, -Oz where nothing is smaller."""
+    bitcode = source.bitcode or b""
+    measure = objective is Objective.BYTES
+    sizes: list[tuple[int, int, _Candidate]] = []
+    jobs = [
+        Job(bitcode, tuple(str(it.passes) for it in part), str(start), bytes=measure)
+        for start, part in _chunks(candidates, 16)
+    ]
+    done = 0
+    for job, outcomes in sandbox.run(jobs):
+        start = int(job.name)
+        for candidate, outcome in zip(candidates[start:], outcomes):
+            if outcome.ok:
+                sizes.append((_size(outcome).by(objective), len(candidate.passes), candidate))
+        done += len(outcomes)
+        report("trying lists on the module", done, len(candidates))
+    limit = _size(oz).by(objective)
+    ranked = sorted((row for row in sizes if row[0] < limit), key=lambda row: row[:2])
+    # Equal by the objective: the other number decides. A list may break code generation, which is
+    # found out here; then the next best has its turn.
+    for _, group in groupby(ranked, key=lambda row: row[0]):
+        finalists = [candidate for _, _, candidate in group][:4]
+        job = Job(bitcode, tuple(str(it.passes) for it in finalists), functions=True, bytes=True, keep=True)
+        finished = [pair for pair in zip(sandbox.compile(job), finalists) if pair[0].ok]
+        if finished:
+            return min(finished, key=lambda pair: (pair[0].instructions, pair[0].bytes or 0))
+    return oz, _Candidate(PassList.of(load().oz_pipeline), "-Oz")
+
+
+def _chunks(candidates: list[_Candidate], size: int) -> Iterator[tuple[int, list[_Candidate]]]:
+    for start in range(0, len(candidates), size):
+        yield start, candidates[start : start + size]
+
+
+def _functions(source: Outcome, oz: Outcome, best: Outcome, asked: dict[str, _Asked]) -> tuple[FunctionResult, ...]:
+    after_oz = {it.name: it for it in oz.functions}
+    after_best = {it.name: it for it in best.functions}
+    return tuple(
+        FunctionResult(
+            name=it.name,
+            source=Size(it.instructions),
+            oz=_size_of(after_oz.get(it.name)),
+            best=_size_of(after_best.get(it.name)),
+            attempts=asked[it.name].attempts,
+            origin=asked[it.name].origin,
+            note=asked[it.name].note,
+        )
+        for it in source.functions
+    )
+
+
+def _size(outcome: Outcome) -> Size:
+    return Size(outcome.instructions, outcome.bytes)
+
+
+def _size_of(function: FunctionSize | None) -> Size | None:
+    return Size(function.instructions, function.bytes) if function is not None else None
