@@ -3,9 +3,10 @@
     python scripts/train_model.py --functions build/functions.jsonl --labels data/labels.jsonl.gz \
         --tokenizer build/tokenizer.json --out build/model --minutes 60 --threads 2
 
-Writes `checkpoint.pt` every few minutes and `log.jsonl`, a line every 20 steps. Started again with the
-same arguments it goes on where it stopped; with a larger budget it trains on. `--minutes` counts the
-time in training steps only, and the learning rate falls as that time is used up.
+Writes `checkpoint.pt` every few minutes, `log.jsonl`, a line every 20 steps, and a copy of the
+tokenizer. Started again with the same arguments it goes on where it stopped; with a larger budget it
+trains on. `--minutes` counts the time in training steps only, and the learning rate falls as that
+time is used up.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def train(options: argparse.Namespace) -> None:
 
         def report(record: Record, spent: float) -> None:
             progress.update(bar, completed=spent)
-            progress.console.print(summary(record), highlight=False)
+            progress.console.print(summary(record), highlight=False, soft_wrap=True)
 
         trainer = Trainer(
             options.out,
@@ -82,6 +83,7 @@ def train(options: argparse.Namespace) -> None:
             report=report,
         )
         resumed = trainer.resume()
+        tokenizer.save(options.out / "tokenizer.json")
         print(f"{model.parameters:,} parameters, {'resumed at' if resumed else 'from'} step {trainer.position.step}")
         trainer.run()
 

@@ -1,9 +1,7 @@
-"""The engine in the box: onnxruntime on the processor, with a KV cache of its own.
+"""The engine in the box: a model directory, run by onnxruntime on the processor.
 
-What all answers to a prompt share is kept once, as the prefix cache; each branch of a batch has a
-small cache of its own, for its answer alone. Both are values: a step takes caches and gives a new
-one, so sequences share what they have in common and none can spoil another's. `model.export` says
-how the network attends to the two.
+It reads a prompt once and answers it as often as it is asked, each answer under the grammar; an answer
+with its feedback is read after the prompt's own cache.
 """
 
 from __future__ import annotations
@@ -11,22 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-import onnxruntime as untyped_onnxruntime  # pyright: ignore[reportMissingTypeStubs]
 from numpy.typing import NDArray
 
 from secondpass.engines.base import Completion
 from secondpass.engines.grammar import FIRST_ANSWER, LONGEST_LIST, SECOND_ANSWER, Grammar, State
+from secondpass.engines.onnx_network import Cache, Network
 from secondpass.engines.processor import physical_cores
 from secondpass.engines.sampling import Logits, Scores, Written, decode, log_probabilities
-from secondpass.errors import EngineError, ModelError, PromptTooLong
+from secondpass.errors import EngineError, PromptTooLong
 from secondpass.model.manifest import NETWORK, SHIPPED, TOKENIZER, Manifest
 from secondpass.model.tokenizer import Tokenizer
 from secondpass.prompt import OptimizePrompt
-
-onnxruntime: Any = untyped_onnxruntime
 
 
 class OnnxEngine:
@@ -157,17 +153,16 @@ class OnnxSequence:
         Raises:
             EngineError: the grammar forbids one of the tokens.
         """
-        read, grammar, network = tuple(tokens), self.engine.grammar, self.engine.network
+        read, grammar = tuple(tokens), self.engine.grammar
         if not read:
             return self
-        logits, own = network.step(np.array([read], dtype=np.int64), self.prefix, self.own, last=len(read))
-        after = log_probabilities(logits[0])
-        written, scores, room = self.written, self.scores, self.room
-        for token, row in zip(read, after, strict=True):
-            if token not in grammar.allowed(written.state, room):
-                raise EngineError(f"token {token} cannot come after {len(written.tokens)} tokens of this answer")
+        self._check(read)
+        batch = np.array([read], dtype=np.int64)
+        logits, own = self.engine.network.step(batch, self.prefix, self.own, last=len(read))
+        written, scores = self.written, self.scores
+        for token, row in zip(read, log_probabilities(logits[0]), strict=True):
             written = written.append(grammar, token, float(scores[token]))
-            scores, room = row, room - 1
+            scores = row
         return replace(self, own=own, written=written, scores=scores, prefilled_tokens=len(read))
 
     def answer(self, n: int = 1, temperature: float = 0.0, seed: int = 0) -> list[Completion]:
@@ -200,90 +195,17 @@ class OnnxSequence:
         tokens = (*completion.tokens[opening:], *self.engine.tokenizer.encode(feedback))
         return self.engine.read(self.prefix, tokens, SECOND_ANSWER)
 
+    def _check(self, tokens: Iterable[int]) -> None:
+        """Raise EngineError unless the answer may go on with these tokens."""
+        grammar, state, room = self.engine.grammar, self.written.state, self.room
+        for token in tokens:
+            if token not in grammar.allowed(state, room):
+                word = self.engine.tokenizer.decode([token])
+                raise EngineError(f"an answer cannot go on with {word!r} ({state.place.name}, room for {room} tokens)")
+            state, room = grammar.advance(state, token), room - 1
+
     def _completion(self, written: Written) -> Completion:
         return Completion(self.engine.tokenizer.decode(written.tokens), written.tokens, written.log_probability)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Cache:
-    """Keys and values of the same number of tokens in each of several branches.
-
-    Attributes:
-        values: keys and values of each layer in turn, (key_value_heads, branches, length, head_width).
-        length: tokens.
-    """
-
-    values: tuple[Any, ...]
-    length: int
-
-    def select(self, rows: Sequence[int]) -> Cache:
-        """The cache of these branches, in this order."""
-        return Cache(tuple(_value(value.numpy()[:, list(rows)]) for value in self.values), self.length)
-
-    def joined(self, after: Cache) -> Cache:
-        """The cache of what this one holds, then the other; both of equally many branches."""
-        if not self.length:
-            return after
-        pairs = zip(self.values, after.values, strict=True)
-        values = tuple(_value(np.concatenate((one.numpy(), other.numpy()), axis=2)) for one, other in pairs)
-        return Cache(values, self.length + after.length)
-
-
-class Network:
-    """The session, and how to ask it for a step."""
-
-    def __init__(self, path: Path, manifest: Manifest, threads: int) -> None:
-        """Load the network.
-
-        Raises:
-            ModelError: onnxruntime cannot load it.
-        """
-        self.manifest = manifest
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        # Threads that spin for work slow down a compiler at work beside them far more than they gain.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        try:
-            self._session: Any = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime's errors have no base of their own
-            raise ModelError(f"{path} is damaged ({_first_line(error)}); export the model again") from error
-        self._caches = [f"{kind}_{layer}" for layer in range(manifest.layers) for kind in ("key", "value")]
-        self._outputs = ["logits", *self._caches]
-
-    def empty(self, branches: int) -> Cache:
-        """The cache of no tokens."""
-        shape = (self.manifest.key_value_heads, branches, 0, self.manifest.head_width)
-        return Cache((_value(np.zeros(shape, dtype=np.float32)),) * len(self._caches), 0)
-
-    def step(
-        self, tokens: NDArray[np.int64], prefix: Cache, own: Cache, *, last: int | None = None
-    ) -> tuple[Logits, Cache]:
-        """Read tokens after what the caches hold.
-
-        Args:
-            tokens: ids, (branches, tokens).
-            prefix: what all branches have read before, one branch.
-            own: what each branch has read after that.
-            last: after how many of each branch's last tokens logits are wanted.
-
-        Returns:
-            Logits, (branches, last, vocabulary), and `own` with these tokens in it.
-        """
-        branches, count = tokens.shape
-        last = count if last is None else last
-        offsets = np.arange(count, dtype=np.int64)
-        wanted = np.arange(branches, dtype=np.int64)[:, None] * count + offsets[count - last :]
-        inputs = {
-            "tokens": _value(tokens),
-            "positions": _value(np.tile(offsets + (prefix.length + own.length), branches)[None]),
-            "bias": _value(_causal(count, own.length)),
-            "wanted": _value(wanted.reshape(-1)),
-        }
-        for kind, cache in (("prefix", prefix), ("own", own)):
-            inputs |= {f"{kind}_{name}": value for name, value in zip(self._caches, cache.values, strict=True)}
-        logits, *values = self._session.run_with_ort_values(self._outputs, inputs)
-        found: Logits = logits.numpy().reshape(branches, last, -1)
-        return found, Cache(tuple(values), own.length + count)
 
 
 class _Branches:
@@ -298,16 +220,3 @@ class _Branches:
     def step(self, tokens: NDArray[np.int64]) -> Logits:
         logits, self._own = self._network.step(tokens, self._prefix, self._own)
         return logits
-
-
-def _causal(count: int, before: int) -> NDArray[np.float32]:
-    """What to add to the attention scores of new tokens: minus infinity for those that come later."""
-    return np.triu(np.full((count, before + count), -np.inf, dtype=np.float32), before + 1)
-
-
-def _value(array: NDArray[Any]) -> Any:
-    return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

@@ -3,10 +3,13 @@
 `PassList.parse` reads everything `opt -passes=` reads, as far as its passes are in the vocabulary,
 and flat lists too (`sroa,inline,licm`), which LLVM refuses because it infers one level from the first
 name. Printing nests every pass at its own level and groups neighbours of one level into one
-adaptor: `function(sroa,loop-mssa(licm)),cgscc(inline)` is both shorter and faster than an adaptor
+manager: `function(sroa,loop-mssa(licm)),cgscc(inline)` is both shorter and faster than a manager
 a pass. What is printed, `opt -passes=` accepts.
 
-This module knows names and syntax; whether a loaded LLVM has a pass is `llvm.probe`'s question.
+Neighbours of a flat list share a manager; what the text puts into managers of its own stays apart:
+`loop(indvars),loop(loop-deletion)` walks the loops twice, `loop(indvars,loop-deletion)` once.
+
+This module knows names and syntax; whether a loaded LLVM has a pass is `llvm.library`'s question.
 """
 
 from __future__ import annotations
@@ -21,9 +24,12 @@ from secondpass.errors import PassListError
 from secondpass.llvm.vocabulary import EXCLUDED, Level, levels
 
 _TOKEN = re.compile(r"[(),]|[^(),\s]+")
-_REPEAT = re.compile(r"(repeat|devirt)<\d+>")
-_MANAGERS = {level.value: level for level in Level}
+_MANAGER = re.compile(
+    r"module|cgscc|loop|loop-mssa|devirt<\d+>|function(<((eager-inv|no-rerun)(;(eager-inv|no-rerun))*)?>)?"
+)
 _LOOPS = (Level.LOOP, Level.LOOP_MSSA)
+_WALKS = (Level.CGSCC, *_LOOPS)
+"""Levels where a manager walks many units, each with all its passes: two managers are not one longer one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +51,7 @@ class Pass:
 class Nest:
     """A pass manager written out because flattening it would change what runs when.
 
-    Such as `cgscc(inline,function(sroa))`, which simplifies each function right after inlining into
-    it, or `repeat<2>(function(gvn))`.
+    Such as `cgscc(inline,function(sroa))`, which simplifies each function right after inlining into it.
     """
 
     manager: str
@@ -54,16 +59,9 @@ class Nest:
 
     @property
     def level(self) -> Level:
-        """The level the manager runs at."""
-        if self.manager.startswith("devirt"):
-            return Level.CGSCC
+        """The level of what stands in it."""
         name = self.manager.partition("<")[0]
-        return _MANAGERS.get(name, Level.MODULE) if name != "repeat" else self._widest
-
-    @property
-    def _widest(self) -> Level:
-        order = list(Level)
-        return min((item.level for item in self.items), key=order.index)
+        return Level.CGSCC if name == "devirt" else Level(name)
 
     def __str__(self) -> str:
         return f"{self.manager}({_render(self.items, self.level)})"
@@ -74,6 +72,10 @@ class PassList:
     """An immutable list of passes. Equal lists run the same passes in the same nesting."""
 
     items: tuple[Pass | Nest, ...] = ()
+
+    def __post_init__(self) -> None:
+        if any(isinstance(item, Nest) for item in self.items):
+            object.__setattr__(self, "items", _flattened(self.items, Level.MODULE))
 
     @classmethod
     def parse(cls, text: str) -> PassList:
@@ -88,7 +90,7 @@ class PassList:
     @classmethod
     def of(cls, *words: str) -> PassList:
         """A list of these elements, one argument each: `PassList.of("sroa", "simplifycfg")`."""
-        return cls(tuple(item for word in words for item in cls.parse(word).items))
+        return cls(tuple(item for word in words for item in _Parser(word).parse()))
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -118,25 +120,65 @@ class PassList:
 def _render(items: tuple[Pass | Nest, ...], inside: Level) -> str:
     """Print `items` as the contents of a manager of level `inside`."""
     parts: list[str] = []
-    for adaptor, group in groupby(items, key=lambda item: _adaptor(item, inside)):
+    for manager, group in groupby(items, key=lambda item: _manager_below(item, inside)):
         members = tuple(group)
-        if adaptor is inside:
+        if manager is inside:
             parts += map(str, members)
         else:
-            parts.append(f"{adaptor}({_render(members, adaptor)})")
+            parts.append(f"{manager}({_render(members, manager)})")
     return ",".join(parts)
 
 
-def _adaptor(item: Pass | Nest, inside: Level) -> Level:
-    """The manager needed one step below `inside` to reach the item's level."""
+def _manager_below(item: Pass | Nest, inside: Level) -> Level:
+    """The manager that must be opened inside one of level `inside` to bring the item nearer to its own."""
     level = item.level
-    if level is inside or (isinstance(item, Nest) and item.manager in _MANAGERS):
+    if isinstance(item, Nest):
+        if level in _LOOPS:
+            return Level.FUNCTION
+        return Level.CGSCC if item.manager.startswith("devirt") else inside
+    if level in _LOOPS and inside in _LOOPS:
         return inside
-    if isinstance(item, Nest) and item.manager.partition("<")[0] in _MANAGERS:
-        return inside  # function<eager-inv>(...) is its own adaptor
-    if level in _LOOPS and inside is not Level.FUNCTION:
-        return Level.FUNCTION
-    return level
+    return Level.FUNCTION if level in _LOOPS and inside is not Level.FUNCTION else level
+
+
+def _flattened(items: tuple[Pass | Nest, ...], inside: Level) -> tuple[Pass | Nest, ...]:
+    """Take out every manager that `_render` puts back: one spelling for all pipelines that do the same."""
+    flat: list[Pass | Nest] = []
+    before: Level | None = None
+    for (level, _), run in groupby(_members(items, inside), key=lambda it: (_walk(it[0], inside), it[1])):
+        members = tuple(item for item, _ in run)
+        if level is not None and level is before:  # `_render` would merge it with its neighbour
+            flat.append(Nest(level.value, members))
+        else:
+            flat += members
+        before = level
+    return tuple(flat)
+
+
+def _members(
+    items: tuple[Pass | Nest, ...], inside: Level, manager: Nest | None = None
+) -> Iterator[tuple[Pass | Nest, int | None]]:
+    """The items with plain managers opened, each with the identity of the manager it shares; None for flat ones."""
+    for item in items:
+        if isinstance(item, Pass):
+            yield item, id(manager) if manager else None
+        elif "<" in item.manager:
+            yield Nest(item.manager, _flattened(item.items, item.level)), None
+        elif item.level in (Level.MODULE, Level.FUNCTION, inside) or inside in _LOOPS:
+            yield from _members(item.items, inside, item)
+        else:
+            inner = _flattened(item.items, item.level)
+            if all(_walk(it, inside) is item.level for it in inner):
+                yield from ((it, id(item)) for it in inner)
+            else:
+                yield Nest(item.manager, inner), None
+
+
+def _walk(item: Pass | Nest, inside: Level) -> Level | None:
+    """The walking manager that `_render` opens for an item inside one of level `inside`, if it opens one."""
+    if isinstance(item, Nest) and not item.manager.startswith("devirt"):
+        return None
+    return item.level if item.level in _WALKS and item.level is not inside and inside not in _LOOPS else None
 
 
 class _Parser:
@@ -156,47 +198,50 @@ class _Parser:
         return items
 
     def _list(self, inside: Level | None) -> list[Pass | Nest]:
-        items = self._item(inside)
+        items = [self._item(inside)]
         while self._peek() == ",":
             self._at += 1
-            items += self._item(inside)
+            items.append(self._item(inside))
         return items
 
-    def _item(self, inside: Level | None) -> list[Pass | Nest]:
+    def _item(self, inside: Level | None) -> Pass | Nest:
         name = self._peek()
         if name is None or name in "(),":
             raise self._error("a pass name is missing " + ("at the end" if name is None else f"before '{name}'"))
         self._at += 1
         if self._peek() != "(":
-            return [self._leaf(name, inside)]
-        base = name.partition("<")[0]
-        if base not in _MANAGERS and not _REPEAT.fullmatch(name):
-            raise self._error(f"'{name}' is not a pass manager and takes no parentheses")
+            return self._leaf(name, inside)
         self._at += 1
-        items = self._list(_MANAGERS.get(base, inside))
+        level = self._manager(name, inside)
+        items = self._list(level)
         if self._peek() != ")":
             raise self._error(f"'{name}(' is not closed")
         self._at += 1
-        return self._nest(name, tuple(items), inside)
+        return Nest(name, tuple(items))
 
-    def _nest(self, manager: str, items: tuple[Pass | Nest, ...], inside: Level | None) -> list[Pass | Nest]:
-        level = _MANAGERS.get(manager)
-        if inside is not None and level is not None and not _may_nest(level, inside):
-            raise self._error(f"'{manager}(...)' cannot stand inside '{inside}(...)'")
-        outside = Level.FUNCTION if level in _LOOPS else Level.MODULE
-        if level is Level.MODULE or all(_adaptor(item, outside) is level for item in items):
-            return list(items)  # printing puts them back under the same manager
-        return [Nest(manager, items)]
+    def _manager(self, name: str, inside: Level | None) -> Level:
+        """The level of a manager that may stand where it does."""
+        if not _MANAGER.fullmatch(name):
+            raise self._error(f"'{name}' is not a pass manager and takes no parentheses")
+        level = Nest(name, ()).level
+        misplaced = inside is not None and not _may_nest(level, inside)
+        if misplaced or ("<" in name and inside in (Level.FUNCTION, *_LOOPS)):
+            raise self._error(f"'{name}(...)' cannot stand inside '{inside}(...)'")
+        if "no-rerun" in name and inside is not Level.CGSCC:
+            raise self._error(f"'{name}(...)' must stand inside 'cgscc(...)'")
+        return level
 
-    def _leaf(self, text: str, inside: Level | None) -> Pass:
+    def _leaf(self, text: str, inside: Level | None) -> Pass | Nest:
         name = text.partition("<")[0]
         if name not in levels():
             raise self._error(_unknown(name))
         if "<" in text and not text.endswith(">"):
             raise self._error(f"'{text}': the parameters are not closed by '>'")
         found = Pass(text)
-        if inside is not None and not _may_stand(found.level, inside):
+        if inside is not None and not _may_nest(found.level, inside):
             raise self._error(f"'{text}' is a {found.level} pass and cannot stand inside '{inside}(...)'")
+        if inside is not None and inside is not found.level and found.level in _WALKS and inside not in _LOOPS:
+            return Nest(found.level.value, (found,))  # LLVM gives it a manager of its own
         return found
 
     def _peek(self) -> str | None:
@@ -212,14 +257,11 @@ def _joined_parameters(text: str) -> str:
 
 
 def _may_nest(level: Level, inside: Level) -> bool:
-    """Whether a manager of one level may be written inside another's."""
+    """Whether a pass or manager of one level may be written directly inside a manager of another."""
+    if inside in _LOOPS:
+        return level in (Level.LOOP, inside)
     order = list(Level)
-    return level is inside or (order.index(level) > order.index(inside) and inside not in _LOOPS)
-
-
-def _may_stand(level: Level, inside: Level) -> bool:
-    """Whether a pass of one level may be written directly inside a manager of another."""
-    return _may_nest(level, inside) or (level is Level.LOOP and inside is Level.LOOP_MSSA)
+    return order.index(level) >= order.index(inside)
 
 
 def _unknown(name: str) -> str:

