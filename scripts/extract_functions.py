@@ -40,14 +40,14 @@ def main() -> int:
         if record["hash"] not in records:
             records[record["hash"]], modules[record["hash"]] = record, bitcode
     add_baseline(records, modules)
-    with (
-        (options.out / "functions.jsonl").open("w") as lines,
-        zipfile.ZipFile(options.out / "functions.zip", "w", zipfile.ZIP_DEFLATED) as archive,
-    ):
+    lines, archive = options.out / "functions.jsonl.tmp", options.out / "functions.zip.tmp"
+    with lines.open("w") as sink, zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as modules_out:
         for key, record in records.items():
             if "oz" in record:
-                lines.write(json.dumps(record) + "\n")
-                archive.writestr(key, modules[key])
+                sink.write(json.dumps(record) + "\n")
+                modules_out.writestr(key, modules[key])
+    for made in (archive, lines):  # whoever reads the old ones goes on reading them
+        made.replace(made.with_suffix(""))
     print(Counter(record["split"] for record in records.values()))
     print(Counter(record["project"] for record in records.values()).most_common())
     return 0

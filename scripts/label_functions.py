@@ -4,8 +4,8 @@
 
 About 150 lists a function. -Oz first; then random lists; then mutations of each function's best two; then
 the winners lose every pass they do not need; then the winners of all functions are tried on each
-one. Where several lists are equally good the one that wins most often in the corpus is the label, so
-that a model is not asked to tell lists of one effect apart. State is kept after each stage in
+one. Where several lists are equally good the one that wins most often in the corpus is the label (see
+`choose`), so that a model is not asked to tell lists of one effect apart. State is kept after each stage in
 `labels.state.json` under --data: an interrupted run goes on there.
 """
 
@@ -29,13 +29,15 @@ from secondpass.llvm.sandbox import Sandbox
 from secondpass.llvm.vocabulary import VOCABULARY
 
 SEED = 1
-RANDOM_LISTS = 70
+RANDOM_LISTS = 45
 MUTATIONS = 25
 BROADCAST = 45
 MINIMISE_ROUNDS = 6
 OTHERS = 8
 """Lists kept beside the best: what a model's wrong answers look like, with their true counts."""
 LONGEST = 24
+LARGEST = 160
+"""Instructions of the largest function labelled for training: what fits the first model, at a bearable cost."""
 HELD_OUT = {"test": 700, "valid": 300}
 """Functions labelled of the held-out splits: enough to measure with, lowest hashes first."""
 STAGES = ("random", "mutate", "minimise", "broadcast", "minimise-again")
@@ -80,7 +82,7 @@ def main() -> int:
 def labelled(records: list[dict]) -> list[dict]:
     """The functions to label: all for training, a sample of those held out."""
     records = sorted(records, key=lambda record: record["hash"])
-    chosen = [record for record in records if record["split"] == "train"]
+    chosen = [record for record in records if record["split"] == "train" and record["source"] <= LARGEST]
     for split, most in HELD_OUT.items():
         chosen += [record for record in records if record["split"] == split][:most]
     return chosen
@@ -230,12 +232,14 @@ def write(out: Path, records: list[dict], tried: Tried) -> None:
 
 
 def choose(lists: dict[Words, int], popularity: Counter[Words]) -> Words:
-    """The label: -Oz where nothing beats it, else the most popular of the best lists."""
+    """The label: the most popular of the best lists, -Oz itself only where no other is as good.
+
+    -Oz is always a candidate, so a model that proposes it has proposed nothing: where it is not beaten, a
+    list that is as good there and wins elsewhere is the better answer.
+    """
     least = min(lists.values())
-    if lists["default<O2>",] == least:
-        return ("default<O2>",)
-    best = [words for words, count in lists.items() if count == least]
-    return max(best, key=lambda words: (popularity[words], -len(words)))
+    best = [words for words, count in lists.items() if count == least and words != ("default<O2>",)]
+    return max(best, key=lambda words: (popularity[words], -len(words)), default=("default<O2>",))
 
 
 if __name__ == "__main__":

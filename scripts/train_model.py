@@ -3,10 +3,10 @@
     python scripts/train_model.py --functions build/functions.jsonl --labels data/labels.jsonl.gz \
         --tokenizer build/tokenizer.json --out build/model --minutes 60 --threads 2
 
-Writes `checkpoint.pt` every few minutes, `log.jsonl`, a line every 20 steps, and a copy of the
-tokenizer. Started again with the same arguments it goes on where it stopped; with a larger budget it
-trains on. `--minutes` counts the time in training steps only, and the learning rate falls as that
-time is used up.
+Writes `checkpoint.pt` every few minutes, `best.pt` (the one of the lowest validation loss),
+`log.jsonl`, a line every 20 steps, and a copy of the tokenizer. Started again with the same arguments
+it goes on where it stopped; with a larger budget it trains on. `--minutes` counts the time in training
+steps only, and the learning rate falls as that time is used up.
 """
 
 from __future__ import annotations

@@ -40,9 +40,9 @@ def unoptimised(path, *flags):
     return clang("-Oz", *flags, "-Xclang", "-disable-llvm-passes", "-S", "-emit-llvm", "-o", "-", path).decode()
 
 
-def unoptimised_text(source, *flags):
+def unoptimised_text(source, *flags, language="c"):
     """The same of C given as text."""
-    options = ("-Oz", *flags, "-Xclang", "-disable-llvm-passes", "-S", "-emit-llvm", "-o", "-", "-x", "c", "-")
+    options = ("-Oz", *flags, "-Xclang", "-disable-llvm-passes", "-S", "-emit-llvm", "-o", "-", "-x", language, "-")
     return clang(*options, source=source.encode()).decode()
 
 

@@ -216,6 +216,15 @@ class TestWithTorch:
         for name, weight in whole.model.state_dict().items():
             assert self.torch.equal(weight, resumed.model.state_dict()[name]), name
 
+    def test_the_best_checkpoint_is_that_of_the_lowest_validation_loss(self, tokenizer: Tokenizer, tmp_path) -> None:
+        from secondpass.model.train import BEST, LOG
+
+        self.trainer(tokenizer, tmp_path, steps=8).run(validate_minutes=0)
+        records = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
+        measured = [record["values"]["optimize_loss"] for record in records if record["kind"] == "valid"]
+        saved = self.torch.load(tmp_path / BEST, weights_only=True)
+        assert len(measured) == 9 and saved["position"]["best"] == min(measured)
+
     def test_a_checkpoint_of_another_recipe_is_refused(self, tokenizer: Tokenizer, tmp_path: Path) -> None:
         self.trainer(tokenizer, tmp_path, steps=1).run()
         with pytest.raises(ModelError, match="another shape or recipe"):

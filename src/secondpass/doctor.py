@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -69,9 +70,7 @@ def _sandbox() -> str:
 
 
 def _engine() -> str:
-    import onnxruntime  # a part that is examined, not needed to examine the others
-
-    return f"onnxruntime {onnxruntime.__version__}"
+    return f"onnxruntime {importlib.metadata.version('onnxruntime')}"
 
 
 def _model() -> str:

@@ -142,7 +142,7 @@ def optimize(
         InputError: the file cannot be read, compiled or verified, or -Oz itself fails on it.
         LLVMError: the library lacks the module's target.
     """
-    report = progress or (lambda _what, _done, _total: None)
+    report = progress or _silent
     clock = _Clock()
     data, warnings = read_ir(path, flags)
     job = Job(data, ("",), str(path), mark_for_size=not is_source(path), functions=True, keep=True)
@@ -172,6 +172,10 @@ def optimize(
         warnings=warnings,
         seconds=clock.laps(),
     )
+
+
+def _silent(_what: str, _done: int, _total: int) -> None:
+    """No progress is shown."""
 
 
 class _Clock:

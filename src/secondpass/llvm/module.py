@@ -310,6 +310,9 @@ class Module:
         for alias in list(self._values("GlobalAlias")):
             api.LLVMReplaceAllUsesWith(alias, api.LLVMAliasGetAliasee(alias))
             api.LLVMSetLinkage(alias, capi.INTERNAL)
+        for ifunc in list(self._values("GlobalIFunc")):
+            self._declare(ifunc)
+        api.LLVMSetModuleInlineAsm2(self._module, b"", 0)
         for function in self._defined():
             api.LLVMSetComdat(function, None)
             if self._name(function) in wanted:
@@ -325,11 +328,13 @@ class Module:
                 linkage = api.LLVMGetLinkage(variable)
                 api.LLVMSetComdat(variable, None)
                 if linkage != capi.PRIVATE:
+                    if not self._name(variable):
+                        api.LLVMSetValueName2(variable, b"unnamed", 7)  # LLVM makes it unique
                     linkages[self._name(variable)] = linkage
                     api.LLVMSetLinkage(variable, capi.INTERNAL)
         self._run("globaldce,elim-avail-extern,globaldce,strip-dead-prototypes")
         for name, linkage in linkages.items():
-            variable = api.LLVMGetNamedGlobal(self._module, name.encode())
+            variable = api.LLVMGetNamedGlobal(self._module, name.encode("utf-8", "surrogateescape"))
             if not variable:
                 continue
             if linkage != capi.INTERNAL:
@@ -337,6 +342,14 @@ class Module:
             elif not api.LLVMIsGlobalConstant(variable):
                 api.LLVMSetLinkage(variable, capi.EXTERNAL)
                 api.LLVMSetVisibility(variable, capi.HIDDEN)
+
+    def _declare(self, ifunc: int) -> None:
+        """Put a declared function in place of one whose body a resolver picks at load time."""
+        api, name = self._api, self._name(ifunc).encode("utf-8", "surrogateescape")
+        api.LLVMSetValueName2(ifunc, b"", 0)
+        declared = api.LLVMAddFunction(self._module, name, api.LLVMGlobalGetValueType(ifunc))
+        api.LLVMReplaceAllUsesWith(ifunc, declared)
+        api.LLVMEraseGlobalIFunc(ifunc)
 
     def _values(self, kind: str) -> Iterator[int]:
         first, following = getattr(self._api, f"LLVMGetFirst{kind}"), getattr(self._api, f"LLVMGetNext{kind}")

@@ -7,7 +7,8 @@ manager: `function(sroa,loop-mssa(licm)),cgscc(inline)` is both shorter and fast
 a pass. What is printed, `opt -passes=` accepts.
 
 Neighbours of a flat list share a manager; what the text puts into managers of its own stays apart:
-`loop(indvars),loop(loop-deletion)` walks the loops twice, `loop(indvars,loop-deletion)` once.
+`loop(indvars),loop(loop-deletion)` walks the loops twice, `loop(indvars,loop-deletion)` once. The
+same holds for functions: passes leave attributes on one that others read when they reach its callers.
 
 This module knows names and syntax; whether a loaded LLVM has a pass is `llvm.library`'s question.
 """
@@ -28,8 +29,6 @@ _MANAGER = re.compile(
     r"module|cgscc|loop|loop-mssa|devirt<\d+>|function(<((eager-inv|no-rerun)(;(eager-inv|no-rerun))*)?>)?"
 )
 _LOOPS = (Level.LOOP, Level.LOOP_MSSA)
-_WALKS = (Level.CGSCC, *_LOOPS)
-"""Levels where a manager walks many units, each with all its passes: two managers are not one longer one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +129,7 @@ def _render(items: tuple[Pass | Nest, ...], inside: Level) -> str:
 
 
 def _manager_below(item: Pass | Nest, inside: Level) -> Level:
-    """The manager that must be opened inside one of level `inside` to bring the item nearer to its own."""
+    """The manager to open inside one of level `inside` on the way to an item; `inside` itself for none."""
     level = item.level
     if isinstance(item, Nest):
         if level in _LOOPS:
@@ -142,43 +141,56 @@ def _manager_below(item: Pass | Nest, inside: Level) -> Level:
 
 
 def _flattened(items: tuple[Pass | Nest, ...], inside: Level) -> tuple[Pass | Nest, ...]:
-    """Take out every manager that `_render` puts back: one spelling for all pipelines that do the same."""
+    """Take out every manager that `_render` puts back, so that the same nesting is always the same value."""
     flat: list[Pass | Nest] = []
-    before: Level | None = None
-    for (level, _), run in groupby(_members(items, inside), key=lambda it: (_walk(it[0], inside), it[1])):
-        members = tuple(item for item, _ in run)
-        if level is not None and level is before:  # `_render` would merge it with its neighbour
-            flat.append(Nest(level.value, members))
+    before = inside
+    for manager, run in _runs(items, inside):
+        if manager is inside:
+            flat += run
         else:
-            flat += members
-        before = level
+            run = _flattened(tuple(run), manager)
+            mixed = any(_manager_below(item, inside) is not manager for item in run)
+            if mixed or manager is before:  # it also holds lower levels, or would be merged with its neighbour
+                flat.append(Nest(manager.value, run))
+                manager = inside
+            else:
+                flat += run
+        before = manager
     return tuple(flat)
 
 
-def _members(
-    items: tuple[Pass | Nest, ...], inside: Level, manager: Nest | None = None
-) -> Iterator[tuple[Pass | Nest, int | None]]:
-    """The items with plain managers opened, each with the identity of the manager it shares; None for flat ones."""
+def _runs(items: tuple[Pass | Nest, ...], inside: Level) -> list[tuple[Level, list[Pass | Nest]]]:
+    """Cut what a manager holds into what each manager one step below it holds; `inside` where none is needed."""
+    runs: list[tuple[Level, list[Pass | Nest]]] = []
+    open_ended = False
+    for item in _spliced(items, inside):
+        if (
+            isinstance(item, Nest)
+            and "<" not in item.manager
+            and (item.level not in _LOOPS or inside is Level.FUNCTION)
+        ):
+            runs.append((item.level, list(item.items)))
+            open_ended = False
+            continue
+        manager = _manager_below(item, inside)
+        if not open_ended or runs[-1][0] is not manager:
+            runs.append((manager, []))
+        runs[-1][1].append(item)
+        open_ended = True
+    return runs
+
+
+def _spliced(items: tuple[Pass | Nest, ...], inside: Level) -> Iterator[Pass | Nest]:
+    """The items, with managers opened that repeat the one they stand in, or stand in no other."""
     for item in items:
         if isinstance(item, Pass):
-            yield item, id(manager) if manager else None
+            yield item
         elif "<" in item.manager:
-            yield Nest(item.manager, _flattened(item.items, item.level)), None
-        elif item.level in (Level.MODULE, Level.FUNCTION, inside) or inside in _LOOPS:
-            yield from _members(item.items, inside, item)
+            yield Nest(item.manager, _flattened(item.items, item.level))
+        elif item.level in (Level.MODULE, inside) or inside in _LOOPS:
+            yield from _spliced(item.items, inside)
         else:
-            inner = _flattened(item.items, item.level)
-            if all(_walk(it, inside) is item.level for it in inner):
-                yield from ((it, id(item)) for it in inner)
-            else:
-                yield Nest(item.manager, inner), None
-
-
-def _walk(item: Pass | Nest, inside: Level) -> Level | None:
-    """The walking manager that `_render` opens for an item inside one of level `inside`, if it opens one."""
-    if isinstance(item, Nest) and not item.manager.startswith("devirt"):
-        return None
-    return item.level if item.level in _WALKS and item.level is not inside and inside not in _LOOPS else None
+            yield item
 
 
 class _Parser:
@@ -240,9 +252,10 @@ class _Parser:
         found = Pass(text)
         if inside is not None and not _may_nest(found.level, inside):
             raise self._error(f"'{text}' is a {found.level} pass and cannot stand inside '{inside}(...)'")
-        if inside is not None and inside is not found.level and found.level in _WALKS and inside not in _LOOPS:
-            return Nest(found.level.value, (found,))  # LLVM gives it a manager of its own
-        return found
+        manager = found.level if inside is None else _manager_below(found, inside)
+        if inside is None or manager is inside:
+            return found
+        return Nest(manager.value, (found,))  # LLVM gives it a manager of its own
 
     def _peek(self) -> str | None:
         return self._tokens[self._at] if self._at < len(self._tokens) else None

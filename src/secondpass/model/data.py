@@ -52,12 +52,14 @@ class Labelled:
         source: its instruction count.
         best: the best list.
         others: other lists that were tried, better or worse than -Oz.
+        beats_oz: whether the best list reaches fewer instructions than -Oz.
     """
 
     ir: str
     source: int
     best: Trial
     others: tuple[Trial, ...]
+    beats_oz: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +140,8 @@ def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
 
 def _labelled(ir: str, label: dict[str, Any]) -> Labelled:
     others = tuple(map(_trial, label["others"]))
-    return Labelled(ir, label["source"], _trial(label["best"]), others)
+    best = _trial(label["best"])
+    return Labelled(ir, label["source"], best, others, best.count < label["oz"])
 
 
 def _trial(row: dict[str, Any]) -> Trial:
@@ -181,12 +184,20 @@ class Examples:
         tokens = (*prompt, *middle, *self._ended(second_answer(function, trial, feedback)))
         return Example(tokens, len(prompt), len(prompt) + len(middle)) if len(tokens) <= self.context else None
 
-    def epoch(self, number: int, seed: int, feedback_share: float) -> list[Example]:
-        """An example a function; which of the tasks, and what is drawn for it, differs by epoch."""
+    def epoch(self, number: int, seed: int, feedback_share: float, tie_share: float = 1.0) -> list[Example]:
+        """An example a function; which of the tasks, and what is drawn for it, differs by epoch.
+
+        Args:
+            number: of the epoch.
+            seed: of all that is drawn.
+            feedback_share: of the examples that train the second answer.
+            tie_share: of the functions on which nothing beats -Oz, how many take part.
+        """
         rng = random.Random(f"examples {seed} {number}")
+        part = [index for index, (it, _) in enumerate(self._functions) if it.beats_oz or rng.random() < tie_share]
         return [
             (self.feedback(index, rng) if rng.random() < feedback_share else None) or self.optimize(index)
-            for index in range(len(self))
+            for index in part
         ]
 
     def _ended(self, answer: Answer) -> list[int]:

@@ -262,12 +262,11 @@ class _Writer:
         """Rows (count, inputs) times a quantised weight (outputs, inputs)."""
         graph = self._graph
         largest = graph.call("ReduceMax", graph.call("Abs", rows), axes=[-1], keepdims=1)
-        scale = graph.call("Mul", largest, graph.number(1 / _LARGEST_INPUT))
-        one, zero_point = graph.number(1), graph.constant(np.array(_ZERO_POINT, dtype=np.uint8))
-        integers = graph.call("QuantizeLinear", graph.call("Div", rows, scale), one, zero_point)
-        constants = graph.constant(weight.T), one, graph.constant(scales), zero_point
+        step, zero_point = graph.number(1 / _LARGEST_INPUT), graph.constant(np.array(_ZERO_POINT, dtype=np.uint8))
+        integers = graph.call("QuantizeLinear", graph.call("Div", rows, largest), step, zero_point)
+        constants = graph.constant(weight.T), step, graph.constant(scales), zero_point
         product = graph.call("MatMulIntegerToFloat", integers, *constants, domain=MICROSOFT)
-        return graph.call("Mul", product, scale)
+        return graph.call("Mul", product, largest)
 
 
 def quantise(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:

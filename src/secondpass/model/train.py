@@ -6,7 +6,8 @@
 
 The checkpoint holds everything that is not a function of the seed: weights, AdamW's state, the
 position in the data, the time spent. A training that is cut short goes on from its last checkpoint
-as if nothing had happened; under a budget of steps, to the same weights.
+as if nothing had happened; under a budget of steps, to the same weights. `best.pt` is the checkpoint
+of the lowest validation loss so far, for data that is too little for the time.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from secondpass.model.architecture import Llama
 from secondpass.model.data import Batch, Example, Examples, batches
 from secondpass.model.presets import Recipe, Shape
 
-CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
+CHECKPOINT, BEST, LOG = "checkpoint.pt", "best.pt", "log.jsonl"
 _VALIDATED = 128
 """Examples a validation reads at most, of each task."""
 
@@ -68,6 +69,7 @@ class Position:
         batch: batches of this epoch that are done.
         tokens: tokens read, without padding.
         seconds: time spent in training steps.
+        best: the lowest validation loss of task Optimize so far.
     """
 
     step: int = 0
@@ -75,6 +77,7 @@ class Position:
     batch: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    best: float = math.inf
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,9 +195,9 @@ class Trainer:
         self.position = Position(**saved["position"])
         return True
 
-    def save(self) -> None:
-        """Write the checkpoint; a crash while writing leaves the old one."""
-        path = self._directory / CHECKPOINT
+    def save(self, name: str = CHECKPOINT) -> None:
+        """Write a checkpoint; a crash while writing leaves the old one."""
+        path = self._directory / name
         state = {
             "shape": asdict(self.model.shape),
             "recipe": asdict(self._recipe),
@@ -205,7 +208,7 @@ class Trainer:
         torch.save(state, path.with_suffix(".tmp"))
         path.with_suffix(".tmp").replace(path)
 
-    def run(self, *, log_steps: int = 20, save_minutes: float = 3, validate_minutes: float = 10) -> None:
+    def run(self, *, log_steps: int = 20, save_minutes: float = 3, validate_minutes: float = 5) -> None:
         """Train until the budget is used up; validate and save at the end as well."""
         saved = validated = time.monotonic()
         sums: list[dict[str, float]] = []
@@ -215,12 +218,12 @@ class Trainer:
                 self._write("train", {name: sum(row[name] for row in sums) / len(sums) for name in sums[0]})
                 sums.clear()
             if time.monotonic() - validated > 60 * validate_minutes:
-                self._write("valid", self.validate())
+                self._keep_best()
                 validated = time.monotonic()
             if time.monotonic() - saved > 60 * save_minutes:
                 self.save()
                 saved = time.monotonic()
-        self._write("valid", self.validate())
+        self._keep_best()
         self.save()
 
     def validate(self) -> dict[str, float]:
@@ -231,11 +234,18 @@ class Trainer:
             found |= {f"{task}_{name}": value for name, value in self._measure(examples).items()}
         return found
 
+    def _keep_best(self) -> None:
+        values = self.validate()
+        self._write("valid", values)
+        if values.get("optimize_loss", math.inf) < self.position.best:
+            self.position.best = values["optimize_loss"]
+            self.save(BEST)
+
     @torch.inference_mode()
     def _measure(self, examples: list[Example]) -> dict[str, float]:
         sums = {"loss": 0.0, "prompt_loss": 0.0, "right": 0.0}
         answers = 0
-        for batch in batches(examples, self._recipe.batch_tokens, 1.0, "validation"):
+        for batch in batches(examples, self._recipe.batch_tokens, self._recipe.prompt_share, "validation"):
             measured, count = losses(self.model, batch, bf16=self._bf16), len(batch.answers)
             for name, value in zip(sums, (measured.answers, measured.prompts, measured.right), strict=True):
                 sums[name] += float(value) * count
@@ -247,7 +257,7 @@ class Trainer:
         recipe = self._recipe
         while True:
             epoch = self.position.epoch
-            examples = self._training.epoch(epoch, recipe.seed, recipe.feedback_share)
+            examples = self._training.epoch(epoch, recipe.seed, recipe.feedback_share, recipe.tie_share)
             order = batches(examples, recipe.batch_tokens, recipe.prompt_share, f"{recipe.seed} {epoch}")
             for batch in order[self.position.batch :]:
                 if self.spent >= 1:

@@ -12,10 +12,12 @@ from typing import Protocol
 
 from secondpass import feedback
 from secondpass.engines.base import Completion, Engine, Sequence
-from secondpass.errors import PromptTooLong
+from secondpass.errors import InputError, PromptTooLong
 from secondpass.feedback import Verdict
 from secondpass.llvm.sandbox import Sandbox
 from secondpass.prompt import Answer, OptimizePrompt
+
+_HOTTEST = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,18 @@ class Sampling:
     temperature: float = 0.0
     seed: int = 0
     second_tries: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the settings; raises InputError."""
+        if self.samples < 1:
+            raise InputError(f"{self.samples} samples: ask for at least one")
+        if not 0 <= self.temperature <= _HOTTEST:
+            raise InputError(f"temperature {self.temperature:g}: give a number from 0 to {_HOTTEST}")
+        if self.samples > 1 and self.temperature == 0:
+            raise InputError(
+                f"{self.samples} samples at temperature 0 are the same answer each time;"
+                " give a temperature above 0, or one sample"
+            )
 
     def attempts(self, engine: Engine, function: Function, sandbox: Sandbox) -> list[Attempt]:
         """See `Strategy`."""

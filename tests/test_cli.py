@@ -1,0 +1,234 @@
+"""The command line as a user meets it: documents, tables, and one clear line for what is wrong."""
+
+import json
+import os
+import subprocess
+
+import pytest
+
+from secondpass.llvm.library import load
+from secondpass.llvm.module import Module
+from tests.compiling import CODEC
+
+SMALL = "int f(int *p, int n) { int s = 0; for (int i = 0; i < n; i++) s += p[i] * 3; return s; }\n"
+
+
+def secondpass(*arguments, cwd=None, **environment):
+    command = ["secondpass", *map(str, arguments)]
+    variables = os.environ | {name: str(value) for name, value in environment.items()}
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=variables, check=False)
+
+
+def fault(*arguments, **options):
+    """The message of a command that must fail by the user's mistake."""
+    run = secondpass(*arguments, **options)
+    assert run.returncode == 2, (run.returncode, run.stdout, run.stderr)
+    assert run.stdout == ""
+    assert "Traceback" not in run.stderr
+    return run.stderr
+
+
+@pytest.fixture
+def small(tmp_path):
+    path = tmp_path / "small.c"
+    path.write_text(SMALL)
+    return path
+
+
+def test_optimize_prints_a_table_with_totals():
+    run = secondpass("optimize", CODEC)
+    assert run.returncode == 0, run.stderr
+    assert run.stderr == ""
+    for word in ("unoptimised", "-Oz", "ours", "total", "best list for the file"):
+        assert word in run.stdout
+
+
+def test_optimize_json_has_the_documented_fields(small):
+    run = secondpass("optimize", small, "--samples", "2", "--json")
+    document = json.loads(run.stdout)
+    assert {"version", "llvm", "model", "objective", "input", "totals", "passes", "functions", "seconds"} <= set(
+        document
+    )
+    assert document["llvm"] == load().version
+    assert set(document["totals"]["instructions"]) == {"source", "oz", "best"}
+    assert set(document["totals"]["bytes"]) == {"oz", "best"}
+    (function,) = document["functions"]
+    assert function["name"] == "f"
+    answer = function["answers"][0]
+    assert {"passes", "predicted", "actual", "valid", "verdict"} <= set(answer)
+    assert set(answer["predicted"]) == {"source", "target"}
+
+
+def test_optimize_several_files_gives_one_document(small):
+    document = json.loads(secondpass("optimize", small, CODEC, "--json").stdout)
+    assert [it["input"] for it in document["inputs"]] == [str(small), str(CODEC)]
+    total = sum(it["totals"]["instructions"]["best"] for it in document["inputs"])
+    assert document["totals"]["instructions"]["best"] == total
+
+
+@pytest.mark.parametrize("kind", ["ll", "bc", "obj", "asm"])
+def test_optimize_writes_what_was_asked_for(small, kind, tmp_path):
+    out = tmp_path / "result"
+    assert secondpass("optimize", small, "-o", out, "--emit", kind).returncode == 0
+    data = out.read_bytes()
+    if kind == "obj":
+        assert data.startswith(b"\x7fELF")
+    elif kind == "asm":
+        assert b"f:" in data
+    else:
+        with Module.parse(data) as module:
+            assert [it.name for it in module.functions()] == ["f"]
+    assert sorted(it.name for it in tmp_path.iterdir()) == ["result", "small.c"]
+
+
+def test_flags_behind_the_dashes_reach_clang(tmp_path):
+    path = tmp_path / "macro.c"
+    path.write_text("int f(void) { return VALUE; }\n")
+    assert "VALUE" in fault("optimize", path)
+    assert secondpass("optimize", path, "--", "-DVALUE=3").returncode == 0
+
+
+def test_an_object_has_the_sections_that_clang_flags_ask_for(small, tmp_path):
+    secondpass("optimize", small, "-o", tmp_path / "small.o", "--", "-ffunction-sections")
+    assert b".text.f" in (tmp_path / "small.o").read_bytes()
+
+
+def test_explain_shows_each_pass_and_the_minimal_list(small):
+    document = json.loads(secondpass("explain", small, "--passes", "sroa,sroa,dce,instsimplify", "--json").stdout)
+    assert [step["pass"] for step in document["steps"]] == ["", "sroa", "sroa", "dce", "instsimplify"]
+    counts = [step["instructions"] for step in document["steps"]]
+    assert counts[1] < counts[0]
+    assert "sroa" in document["minimal"]
+    assert len(document["minimal"]) < 4
+    table = secondpass("explain", small, "--passes", "sroa,dce").stdout
+    assert "minimal" in table
+    assert "-Oz, for comparison" in table
+
+
+def test_passes_lists_the_vocabulary_and_what_is_left_out():
+    document = json.loads(secondpass("passes", "--json").stdout)
+    assert all(entry["available"] for entry in document["vocabulary"]) == (load().major == 23)
+    assert any(entry["name"] == "internalize" and entry["reason"] for entry in document["excluded"])
+    assert "left out" in secondpass("passes").stdout
+
+
+def test_doctor_is_content_with_a_good_installation():
+    run = secondpass("doctor")
+    assert run.returncode == 0, run.stdout
+    assert run.stdout.count("ok ") == len(run.stdout.splitlines()) >= 7
+
+
+def test_doctor_names_the_mend_when_the_library_is_missing(tmp_path):
+    run = secondpass("doctor", SECONDPASS_LLVM=tmp_path)
+    assert run.returncode == 2
+    assert "SECONDPASS_LLVM" in run.stdout
+
+
+def test_a_missing_file(tmp_path):
+    assert "No such file" in fault("optimize", tmp_path / "absent.c")
+
+
+def test_a_folder_as_input(tmp_path):
+    folder = tmp_path / "folder.c"
+    folder.mkdir()
+    assert "directory" in fault("optimize", folder)
+
+
+def test_c_that_does_not_compile_gets_clangs_message(tmp_path):
+    path = tmp_path / "bad.c"
+    path.write_text("int f(void) { return x; }\n")
+    assert "bad.c:1:22: error: use of undeclared identifier 'x'" in fault("optimize", path)
+
+
+def test_invalid_ir_gets_llvms_message_with_its_line(tmp_path):
+    path = tmp_path / "bad.ll"
+    path.write_text("define i32 @f() {\n  ret i32 %x\n}\n")
+    message = fault("optimize", path)
+    assert "bad.ll:2:11" in message
+    assert "use of undefined value" in message
+    assert len(message.splitlines()) == 1
+
+
+def test_random_bytes_named_bitcode(tmp_path):
+    path = tmp_path / "noise.bc"
+    path.write_bytes(bytes(range(256)) * 8)
+    assert "noise.bc" in fault("optimize", path)
+    path.write_bytes(b"BC\xc0\xde" + bytes(range(256)) * 8)
+    assert "noise.bc" in fault("optimize", path)
+
+
+def test_a_module_without_functions(tmp_path):
+    path = tmp_path / "empty.c"
+    path.write_text("int x = 3;\n")
+    assert "no function" in fault("optimize", path)
+
+
+def test_a_target_the_library_lacks(tmp_path):
+    path = tmp_path / "far.ll"
+    path.write_text('target triple = "msp430-none-elf"\ndefine i32 @f() {\n  ret i32 0\n}\n')
+    message = fault("optimize", path)
+    assert "msp430" in message
+    assert "SECONDPASS_LLVM" in message
+
+
+def test_an_unknown_kind_of_file(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_text("hello")
+    assert "not a kind of file" in fault("optimize", path)
+
+
+@pytest.mark.parametrize(
+    ("passes", "words"),
+    [
+        ("sroaa", "did you mean sroa"),
+        ("internalize", "left out of the vocabulary"),
+        ("sroa(", "not a pass manager"),
+        ("", "empty"),
+    ],
+)
+def test_explain_refuses_a_bad_list(small, passes, words):
+    assert words in fault("explain", small, "--passes", passes)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--samples", "0"],
+        ["--temperature", "-1"],
+        ["--samples", "3", "--temperature", "0"],
+        ["-o", "out.o", "CODEC"],
+        ["--emit", "elf"],
+    ],
+)
+def test_contradictory_options(small, options, tmp_path):
+    arguments = [CODEC if it == "CODEC" else it for it in options]
+    fault("optimize", small, *arguments, cwd=tmp_path)
+    assert sorted(it.name for it in tmp_path.iterdir()) == ["small.c"]
+
+
+def test_flags_for_clang_make_no_sense_with_ir(tmp_path):
+    path = tmp_path / "f.ll"
+    path.write_text("define i32 @f() {\n  ret i32 0\n}\n")
+    assert "no use for IR" in fault("optimize", path, "--", "-DX")
+
+
+@pytest.mark.parametrize("out", ["absent/out.o", "folder", "small.c"])
+def test_an_output_that_cannot_be_written(small, out, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "small.o").mkdir()
+    fault("optimize", small, "-o", tmp_path / out)
+    assert small.read_text() == SMALL
+
+
+def test_a_failing_second_file_leaves_nothing_half_written(small, tmp_path):
+    bad = tmp_path / "bad.c"
+    bad.write_text("int f(void) { return x; }\n")
+    out = tmp_path / "out"
+    out.mkdir()
+    fault("optimize", small, bad, "-o", out, "--emit", "obj")
+    assert not list(out.iterdir())
+
+
+def test_a_closed_pipe_is_no_traceback():
+    run = subprocess.run("secondpass passes | head -1", shell=True, capture_output=True, text=True, check=False)
+    assert "Traceback" not in run.stderr

@@ -1,0 +1,232 @@
+"""The grammar, and decoding under it: whatever the model's logits, every answer can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from secondpass.engines.grammar import FIRST_ANSWER, LONGEST_NUMBER, SECOND_ANSWER, Grammar, State
+from secondpass.engines.sampling import Logits, Written, decode, log_probabilities
+from secondpass.errors import EngineError
+from secondpass.llvm.passes import PassList
+from secondpass.prompt import COUNT_FROM, DOWN_TO, MARKERS, PASSES, SURE, TRY_AGAIN, Answer, flag, flags
+
+WORDS = ("sroa", "early-cse<memssa>", "simplifycfg", "default<O2>", "licm")
+DIGITS = (*"0123456789", "10", "27", "05", "100", "123456", "1234567", "000")
+TEXTS = (*MARKERS, *flags(WORDS), " -unknown", *DIGITS, "\n", "\n\n", " ", "define", "1a", "²")
+IDS = {text: token for token, text in enumerate(TEXTS)}
+LONGEST_LIST = 6
+GRAMMAR = Grammar(IDS, WORDS, LONGEST_LIST)
+
+
+def text_of(tokens: Sequence[int]) -> str:
+    return "".join(TEXTS[token] for token in tokens)
+
+
+def ids_of(text: str) -> list[int]:
+    """One of the ways to write a text in tokens: the longest token at each place."""
+    ids: list[int] = []
+    while text:
+        longest = max((piece for piece in TEXTS if text.startswith(piece)), key=len)
+        ids.append(IDS[longest])
+        text = text[len(longest) :]
+    return ids
+
+
+class RandomModel:
+    """Branches whose logits are a function of a branch's own tokens, and as wild as asked for."""
+
+    def __init__(self, seed: int, spread: float) -> None:
+        self.seed, self.spread = seed, spread
+        self.rows: list[tuple[int, ...]] = [()]
+        self.sizes: list[int] = []
+
+    def after(self, tokens: tuple[int, ...]) -> Logits:
+        generator = np.random.default_rng([self.seed, *tokens])
+        return (generator.standard_normal(len(TEXTS)) * self.spread).astype(np.float32)
+
+    def select(self, rows: Sequence[int]) -> None:
+        self.rows = [self.rows[row] for row in rows]
+
+    def step(self, tokens: NDArray[np.int64]) -> Logits:
+        self.sizes.append(len(tokens))
+        found = []
+        for index, new in enumerate(tokens.tolist()):
+            row = self.rows[index]
+            found.append([self.after((*row, *new[: end + 1])) for end in range(len(new))])
+            self.rows[index] = (*row, *new)
+        return np.array(found)
+
+
+def written(
+    seed: int, n: int, *, temperature: float = 1.0, room: int = 50, start: State = FIRST_ANSWER, spread: float = 5.0
+) -> list[Written]:
+    model = RandomModel(seed, spread)
+    scores = log_probabilities(model.after(()))
+    return decode(model, GRAMMAR, Written(start), scores, room, n=n, temperature=temperature, seed=seed)
+
+
+lists = st.lists(st.sampled_from(WORDS), min_size=1, max_size=LONGEST_LIST + 2)
+answers = st.builds(
+    Answer,
+    passes=lists.map(lambda words: PassList.of(*words)),
+    source=st.integers(0, 10 ** (LONGEST_NUMBER + 1)),
+    target=st.integers(0, 10 ** (LONGEST_NUMBER + 1)),
+    sure=st.sampled_from((None, True, False)),
+    code=st.sampled_from((None, "define\n")),
+)
+
+
+@given(
+    st.integers(0, 2**32),
+    st.integers(FIRST_ANSWER.shortest + 1, 40),
+    st.sampled_from((0.0, 0.3, 1.0, 30.0)),
+    st.sampled_from((FIRST_ANSWER, SECOND_ANSWER)),
+    st.sampled_from((0.0, 1.0, 50.0)),
+)
+@settings(max_examples=150)
+def test_every_answer_to_any_logits_is_read_and_fits(
+    seed: int, room: int, temperature: float, start: State, spread: float
+) -> None:
+    for one in written(seed, 3, temperature=temperature, room=room, start=start, spread=spread):
+        answer = Answer.parse(text_of(one.tokens))
+        assert isinstance(answer, Answer)
+        assert set(answer.passes.words) <= set(WORDS)
+        assert 1 <= len(answer.passes) <= LONGEST_LIST
+        assert (answer.sure is None) == (start == FIRST_ANSWER)
+        assert answer.code is None
+        assert max(answer.source, answer.target) < 10**LONGEST_NUMBER
+        assert len(one.tokens) <= room
+        assert GRAMMAR.accepts(one.tokens, start)
+
+
+@given(answers)
+@settings(max_examples=300)
+def test_what_it_accepts_is_what_the_parser_reads_less_what_it_leaves_out(answer: Answer) -> None:
+    left_out = (
+        answer.code is not None
+        or len(answer.passes) > LONGEST_LIST
+        or max(answer.source, answer.target) >= 10**LONGEST_NUMBER
+    )
+    assert Answer.parse(answer.render()) == answer
+    start = FIRST_ANSWER if answer.sure is None else SECOND_ANSWER
+    assert GRAMMAR.accepts(ids_of(answer.render()), start) == (not left_out)
+
+
+@given(st.lists(st.integers(0, len(TEXTS) - 1), max_size=12))
+def test_it_accepts_nothing_the_parser_cannot_read(tokens: list[int]) -> None:
+    for start in (FIRST_ANSWER, SECOND_ANSWER):
+        if GRAMMAR.accepts(tokens, start):
+            assert isinstance(Answer.parse(text_of(tokens)), Answer)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "passes:\ncount from 3 down to 1\n",
+        "passes: -sroa",
+        "passes: -sroa\ncount from 3 down to 1",
+        "passes: -sroa\ncount from 03 down to 1\n",
+        "passes: -sroa\ncount from 05 down to 1\n",
+        "passes: -sroa\ncount from 00 down to 1\n",
+        "passes: -sroa\ncount from 1234567 down to 1\n",
+        "passes: -sroa\ncount from  down to 1\n",
+        "passes: -unknown\ncount from 3 down to 1\n",
+        "passes: -sroa\ncount from 3 down to 1\n\n",
+        "I am sure!\npasses: -sroa\ncount from 3 down to 1\n",
+        "passes: -sroa\ncount from 3 down to 1\n<|end|>",
+    ],
+)
+def test_a_first_answer_is_nothing_else(text: str) -> None:
+    assert not GRAMMAR.accepts(ids_of(text))
+
+
+def test_a_second_answer_begins_with_a_verdict_on_the_first() -> None:
+    rest = "passes: -sroa\ncount from 0 down to 0\n"
+    assert GRAMMAR.accepts(ids_of(SURE + rest), SECOND_ANSWER)
+    assert GRAMMAR.accepts(ids_of(TRY_AGAIN + rest), SECOND_ANSWER)
+    assert not GRAMMAR.accepts(ids_of(rest), SECOND_ANSWER)
+
+
+def allowed_after(text: str, room: int = 100) -> set[str]:
+    state = FIRST_ANSWER
+    for token in ids_of(text):
+        state = GRAMMAR.advance(state, token)
+    return {TEXTS[token] for token in GRAMMAR.allowed(state, room)}
+
+
+def test_a_list_has_at_least_one_word_and_at_most_its_limit() -> None:
+    assert allowed_after(PASSES) == set(flags(WORDS))
+    assert allowed_after(PASSES + flag("sroa")) == {*flags(WORDS), COUNT_FROM}
+    assert allowed_after(PASSES + flag("sroa") * LONGEST_LIST) == {COUNT_FROM}
+
+
+def test_numbers_have_no_leading_zero_and_at_most_six_digits() -> None:
+    head = f"{PASSES}{flag('sroa')}{COUNT_FROM}"
+    assert allowed_after(head) == {*"0123456789", "10", "27", "100", "123456"}
+    assert allowed_after(f"{head}0") == {DOWN_TO}
+    assert allowed_after(f"{head}1005") == {*"0123456789", "10", "27", "05", DOWN_TO}
+    assert allowed_after(f"{head}123456") == {DOWN_TO}
+
+
+def test_an_answer_is_brought_to_its_end_where_room_grows_short() -> None:
+    assert allowed_after(PASSES + flag("sroa"), room=6) == {*flags(WORDS), COUNT_FROM}
+    assert allowed_after(PASSES + flag("sroa"), room=5) == {COUNT_FROM}
+    assert allowed_after(f"{PASSES}{flag('sroa')}{COUNT_FROM}5", room=3) == {DOWN_TO}
+
+
+@pytest.mark.parametrize("start", [FIRST_ANSWER, SECOND_ANSWER])
+def test_the_first_answers_are_the_same_however_many_are_asked_for(start: State) -> None:
+    many = written(7, 12, start=start)
+    assert len({one.tokens for one in many}) > 6
+    for n in (1, 2, 5):
+        assert written(7, n, start=start) == many[:n]
+
+
+def test_answers_that_are_complete_leave_the_batch() -> None:
+    model = RandomModel(3, 5.0)
+    decode(model, GRAMMAR, Written(FIRST_ANSWER), log_probabilities(model.after(())), 50, n=12, temperature=1.0)
+    assert model.sizes[0] == 12
+    assert model.sizes == sorted(model.sizes, reverse=True)
+    assert model.sizes[-1] < 12
+
+
+def test_greedy_answers_are_decoded_once() -> None:
+    model = RandomModel(3, 5.0)
+    found = decode(model, GRAMMAR, Written(FIRST_ANSWER), log_probabilities(model.after(())), 50, n=4)
+    assert set(model.sizes) == {1}
+    assert found == [found[0]] * 4
+
+
+def test_a_sampled_token_follows_the_renormalised_distribution() -> None:
+    state = Written(GRAMMAR.advance(FIRST_ANSWER, IDS[PASSES]))
+    model = RandomModel(1, 1.0)
+    scores = log_probabilities(model.after(()))
+    found = decode(model, GRAMMAR, state, scores, 50, n=2000, temperature=2.0, seed=11)
+    listed = [IDS[text] for text in flags(WORDS)]
+    expected = np.exp(scores[listed] / 2)
+    counts = np.array([sum(one.tokens[0] == token for one in found) for token in listed])
+    assert np.allclose(counts / 2000, expected / expected.sum(), atol=0.04)
+
+
+@pytest.mark.parametrize("start", [FIRST_ANSWER, SECOND_ANSWER])
+def test_the_log_probability_is_the_models_own(start: State) -> None:
+    for one in written(5, 3, start=start):
+        model = RandomModel(5, 5.0)
+        steps = [log_probabilities(model.after(one.tokens[:end]))[token] for end, token in enumerate(one.tokens)]
+        assert one.log_probability == pytest.approx(sum(steps))
+
+
+def test_a_marker_or_word_without_a_token_is_named() -> None:
+    with pytest.raises(EngineError, match="' -gvn'"):
+        Grammar(IDS, ("gvn",))
+    with pytest.raises(EngineError, match="'passes:'"):
+        Grammar({text: token for text, token in IDS.items() if text != PASSES}, WORDS)
+    with pytest.raises(EngineError, match="a word at least"):
+        Grammar(IDS, ())

@@ -1,0 +1,127 @@
+"""The main job: a file in, never larger than -Oz, and the program still does what it did."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from secondpass.engines.onnx import OnnxEngine
+from secondpass.errors import InputError
+from secondpass.llvm import elf
+from secondpass.llvm.module import Module
+from secondpass.llvm.sandbox import Sandbox
+from secondpass.optimize import optimize
+from secondpass.prompt import Objective
+from secondpass.strategies.answers import Sampling
+from tests.compiling import CODEC, EXAMPLES, PROGRAM, clang, example_id, needs_linker
+
+
+@pytest.fixture(scope="module")
+def engine():
+    return OnnxEngine.load()
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    with Sandbox() as pool:
+        yield pool
+
+
+def oz_by_clang(path):
+    """Instructions and bytes of what `clang -Oz` makes of a file."""
+    with Module.parse(clang("-Oz", "-emit-llvm", "-c", "-o", "-", path)) as module:
+        return module.instruction_count, elf.executable_size(clang("-Oz", "-c", "-o", "-", path))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=example_id)
+def test_the_result_is_never_larger_than_clang_oz(path, engine, sandbox):
+    result = optimize(path, engine, Sampling(), sandbox)
+    instructions, size = oz_by_clang(path)
+    assert (result.oz.instructions, result.oz.bytes) == (instructions, size)
+    assert result.best.instructions <= instructions
+    with Module.parse(result.bitcode) as module:
+        assert module.instruction_count == result.best.instructions
+
+
+def test_samples_make_some_file_smaller_than_oz(engine, sandbox):
+    result = optimize(CODEC, engine, Sampling(samples=5, temperature=1.0), sandbox)
+    assert result.best.instructions < result.oz.instructions
+    assert result.origin != "-Oz"
+
+
+def test_the_objective_bytes_never_adds_bytes(engine, sandbox):
+    result = optimize(CODEC, engine, Sampling(), sandbox, objective=Objective.BYTES)
+    assert result.best.bytes <= result.oz.bytes
+    with Module.parse(result.bitcode) as module:
+        assert module.native_size == result.best.bytes
+
+
+def test_every_function_is_reported_with_its_answers(engine, sandbox):
+    result = optimize(CODEC, engine, Sampling(samples=3, temperature=1.0, second_tries=False), sandbox)
+    with Module.parse(clang("-Oz", "-Xclang", "-disable-llvm-passes", "-emit-llvm", "-c", "-o", "-", CODEC)) as module:
+        assert [it.name for it in result.functions] == [it.name for it in module.functions()]
+    assert sum(it.source.instructions for it in result.functions) == result.source.instructions
+    assert sum(it.best.instructions for it in result.functions if it.best) == result.best.instructions
+    for function in result.functions:
+        assert function.note or len(function.attempts) == 3
+
+
+def test_the_same_seed_gives_the_same_result(engine, sandbox):
+    first, second = (optimize(CODEC, engine, Sampling(3, 1.0, seed=7), sandbox) for _ in range(2))
+    assert first.passes == second.passes
+    assert first.bitcode == second.bitcode
+
+
+def test_a_function_too_long_for_the_model_is_said_to_be_so(engine, sandbox, tmp_path):
+    body = "\n".join(f"  x = x * {number} + g(x ^ {number});" for number in range(3, 400))
+    path = tmp_path / "long.c"
+    path.write_text(f"int g(int);\nint f(int x) {{\n{body}\n  return x;\n}}\nint h(int x) {{ return g(x) + 1; }}\n")
+    result = optimize(path, engine, Sampling(), sandbox)
+    notes = {it.name: it.note for it in result.functions}
+    assert "token" in notes["f"]
+    assert not notes["h"]
+
+
+def test_functions_that_must_be_inlined_are_inlined(engine, sandbox, tmp_path):
+    path = tmp_path / "inline.c"
+    path.write_text(
+        "static inline __attribute__((always_inline)) int twice(int x) { return 2 * x; }\n"
+        "int f(int *p, int n) { int s = 0; for (int i = 0; i < n; i++) s += twice(p[i]); return s; }\n"
+    )
+    result = optimize(path, engine, Sampling(samples=5, temperature=1.0), sandbox)
+    with Module.parse(result.bitcode) as module:
+        assert [it.name for it in module.functions()] == ["f"]
+
+
+def test_ir_without_size_attributes_gets_a_true_oz_baseline(engine, sandbox, tmp_path):
+    path = tmp_path / "codec.ll"
+    path.write_bytes(clang("-O0", "-S", "-emit-llvm", "-o", "-", CODEC))
+    result = optimize(path, engine, Sampling(), sandbox)
+    assert result.oz.instructions < result.source.instructions / 2
+
+
+def test_a_module_on_which_oz_takes_too_long_is_said_and_kept(engine, tmp_path):
+    body = "\n".join(f"  if (g(x + {number})) x = h(x, {number} & x);" for number in range(3000))
+    path = tmp_path / "slow.c"
+    path.write_text(f"int g(int); int h(int, int);\nint f(int x) {{\n{body}\n  return x;\n}}\n")
+    before = path.read_bytes()
+    with Sandbox(workers=1, timeout=0.3) as impatient, pytest.raises(InputError, match="-Oz fails on this module"):
+        optimize(path, engine, Sampling(), impatient)
+    assert path.read_bytes() == before
+
+
+@needs_linker
+def test_a_program_of_several_files_runs_as_the_one_built_by_clang(tmp_path):
+    objects = tmp_path / "ours"
+    objects.mkdir()
+    options = ["--samples", "5", "--emit", "obj", "-o", objects]
+    subprocess.run(["secondpass", "optimize", *PROGRAM, *options], check=True, capture_output=True)
+    ours, theirs = tmp_path / "ours.exe", tmp_path / "theirs.exe"
+    clang(*sorted(objects.glob("*.o")), "-o", ours)
+    clang("-Oz", *PROGRAM, "-o", theirs)
+    run = [subprocess.run([program], capture_output=True, check=False) for program in (ours, theirs)]
+    assert run[0].stdout == run[1].stdout
+    assert run[0].returncode == run[1].returncode
+    assert len(run[0].stdout.splitlines()) > 10
+    sizes = [Path(program).stat().st_size for program in (ours, theirs)]
+    assert all(sizes)
