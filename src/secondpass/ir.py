@@ -13,7 +13,8 @@ import re
 NORMAL_FORM_VERSION = 1
 
 _NOISE = re.compile(
-    r", ![\w.]+ !\d+"  # metadata attachments: tbaa, loop, srcloc
+    r'("[^"]*")'  # kept: assembly, quoted names
+    r"|, ![\w.]+ !\d+"  # metadata attachments: tbaa, loop, srcloc
     r"|(?<=[\w)}]) ![\w.]+ !\d+"  # the same on a define
     r"|, align \d+"
     r"| #\d+"  # attribute groups
@@ -37,7 +38,7 @@ def normalise(text: str) -> str:
         where the module defines no function.
     """
     lines = [_COMMENT.sub("", line).rstrip() for line in text.splitlines()]
-    body = [_NOISE.sub("", line) for line in _body(lines) if line and not line.lstrip().startswith("#dbg_")]
+    body = [_NOISE.sub(r"\1", line) for line in _body(lines) if line and not line.lstrip().startswith("#dbg_")]
     types = {name: line for line in lines if " = type " in line for name in (line.split(" = type ", 1)[0],)}
     named = set(_TYPE_NAME.findall("\n".join(body)))
     kept = [line for name, line in types.items() if name in named]

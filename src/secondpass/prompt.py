@@ -134,6 +134,7 @@ class Answer:
         for line, meaning in ((SURE, True), (TRY_AGAIN, False)):
             if rest.startswith(line):
                 rest, sure = rest.removeprefix(line), meaning
+                break
         if not rest.startswith(PASSES):
             return Malformed(text, f"'{PASSES}' is missing")
         written, found, rest = rest.removeprefix(PASSES).partition(COUNT_FROM)

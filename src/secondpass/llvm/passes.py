@@ -261,7 +261,7 @@ class _Parser:
         return self._tokens[self._at] if self._at < len(self._tokens) else None
 
     def _error(self, what: str) -> PassListError:
-        return PassListError(f"pass list '{self._text}': {what}")
+        return PassListError(f"pass list '{' '.join(self._text.split())}': {what}")
 
 
 def _joined_parameters(text: str) -> str:

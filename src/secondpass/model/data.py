@@ -210,8 +210,9 @@ def first_answer(function: Labelled, rng: random.Random) -> tuple[Answer, Trial]
     source = function.source if rng.random() < _SOURCE_RIGHT else _missed(function.source, rng)
     if rng.random() < _TARGET_RIGHT:
         target = trial.count
-    else:  # a model misses by a little, or promises what another list would have reached
-        target = rng.choice((function.best.count, _missed(trial.count, rng)))
+    else:  # a model misses by a little, or promises what the best list would have reached
+        wrong = {_missed(trial.count, rng), function.best.count} - {trial.count}
+        target = rng.choice(sorted(wrong))
     return Answer(trial.passes, source, target), trial
 
 
