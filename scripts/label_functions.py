@@ -2,11 +2,11 @@
 
     python scripts/label_functions.py --data build --out data/labels.jsonl.gz
 
-About 150 lists a function. -Oz first; then random lists; then mutations of each function's best two; then
-the winners lose every pass they do not need; then the winners of all functions are tried on each
-one. Where several lists are equally good the one that wins most often in the corpus is the label (see
-`choose`), so that a model is not asked to tell lists of one effect apart. State is kept after each stage in
-`labels.state.json` under --data: an interrupted run goes on there.
+About 130 lists a function. -Oz first; then random lists; then mutations of each function's best two;
+then the winners lose every pass they do not need; then the winners of all functions are tried on each
+one. Where several lists leave equally few instructions the native bytes decide, then how often a list
+wins in the corpus (see `choose`), so that a model is not asked to tell lists of one effect apart.
+State is kept after each stage in `labels.state.json` under --data: an interrupted run goes on there.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ BROADCAST = 45
 MINIMISE_ROUNDS = 6
 OTHERS = 8
 """Lists kept beside the best: what a model's wrong answers look like, with their true counts."""
+MEASURED = 6
+"""Lists of a function, equal in instructions, whose bytes are measured to choose the label."""
 LONGEST = 24
 LARGEST = 160
 """Instructions of the largest function labelled for training: what fits the first model, at a bearable cost."""
@@ -54,6 +56,7 @@ FRUITFUL = (
 ).split()
 
 Words = tuple[str, ...]
+OZ: Words = ("default<O2>",)
 Tried = dict[str, dict[Words, int]]
 """By function hash: the count each list gave."""
 
@@ -74,8 +77,8 @@ def main() -> int:
             done |= dict.fromkeys(waiting, index + 1)
             save(state, done, tried)
             print(f"{stage}: {gain(tried):.2%} fewer instructions than -Oz on {len(tried):,} functions", flush=True)
-    if options.until == STAGES[-1]:
-        write(options.out, records, tried)
+        if options.until == STAGES[-1]:
+            write(options.out, records, tried, measure_ties(sandbox, archive, tried))
     return 0
 
 
@@ -90,7 +93,7 @@ def labelled(records: list[dict]) -> list[dict]:
 
 def restore(state: Path, records: list[dict]) -> tuple[dict[str, int], Tried]:
     """How many stages each function has behind it, and what was tried on it."""
-    tried: Tried = {record["hash"]: {("default<O2>",): record["oz"]} for record in records}
+    tried: Tried = {record["hash"]: {OZ: record["oz"]} for record in records}
     done = dict.fromkeys(tried, 0)
     if state.exists():
         saved = json.loads(state.read_text())
@@ -201,45 +204,79 @@ def shorter_lists(keys: list[str], tried: Tried) -> dict[str, list[Words]]:
 def winner_counts(tried: Tried) -> Counter[Words]:
     """How many functions each list is the shortest best of, functions where -Oz is best left out."""
     best = (best_two(lists)[0] for lists in tried.values())
-    return Counter(words for words in best if words != ("default<O2>",))
+    return Counter(words for words in best if words != OZ)
 
 
 def gain(tried: Tried) -> float:
-    oz = sum(lists["default<O2>",] for lists in tried.values())
+    oz = sum(lists[OZ] for lists in tried.values())
     return 1 - sum(min(lists.values()) for lists in tried.values()) / oz
 
 
-def write(out: Path, records: list[dict], tried: Tried) -> None:
-    """The labels: the best list, and others with their counts."""
+def measure_ties(sandbox: Sandbox, archive: zipfile.ZipFile, tried: Tried) -> Tried:
+    """The native bytes of each function's most popular best lists, and of -Oz."""
+    popularity = winner_popularity(tried)
+    measured: Tried = {key: {} for key in tried}
+    wanted = {}
+    for key, lists in tried.items():
+        best = [words for words in best_lists(lists) if words != OZ]
+        wanted[key] = [OZ, *sorted(best, key=lambda words: (-popularity[words], len(words)))[:MEASURED]]
+    jobs = (
+        Job(archive.read(key), tuple(str(PassList.of(*words)) for words in lists), key, bytes=True)
+        for key, lists in wanted.items()
+    )
+    for job, outcomes in sandbox.run(jobs):
+        for words, outcome in zip(wanted[job.name], outcomes):
+            if outcome.ok and outcome.bytes is not None:
+                measured[job.name][words] = outcome.bytes
+    return measured
+
+
+def best_lists(lists: dict[Words, int]) -> list[Words]:
+    least = min(lists.values())
+    return [words for words, count in lists.items() if count == least]
+
+
+def winner_popularity(tried: Tried) -> Counter[Words]:
+    """How many functions each list is a best one of, of those where -Oz is not."""
     popularity: Counter[Words] = Counter()
     for lists in tried.values():
-        least = min(lists.values())
-        if least < lists["default<O2>",]:
-            popularity.update(words for words, count in lists.items() if count == least)
+        if min(lists.values()) < lists[OZ]:
+            popularity.update(best_lists(lists))
+    return popularity
+
+
+def write(out: Path, records: list[dict], tried: Tried, measured: Tried) -> None:
+    """The labels: the best list, and others with their counts."""
+    popularity: Counter[Words] = Counter()
+    for sizes in measured.values():
+        popularity.update(best_lists({words: size for words, size in sizes.items() if words != OZ} or {OZ: 0}))
     out.parent.mkdir(parents=True, exist_ok=True)
     with gzip.open(out, "wt", compresslevel=9) as sink:
         for record in records:
-            lists = tried[record["hash"]]
+            lists, sizes = tried[record["hash"]], measured[record["hash"]]
             label = {"hash": record["hash"], "source": record["source"], "oz": record["oz"], "llvm": load().version}
-            best = choose(lists, popularity)
+            best = choose(sizes, popularity)
             rng = random.Random(f"{SEED} others {record['hash']}")
             rest = [words for words in lists if words != best and len(words) <= LONGEST]
             near = sorted(rest, key=lambda words: (lists[words], -popularity[words], len(words)))[: OTHERS // 2]
             far = rng.sample(rest, min(OTHERS // 2, len(rest)))
-            label["best"] = {"passes": best, "count": lists[best]}
+            label["oz_bytes"] = sizes.get(OZ)
+            label["best"] = {"passes": best, "count": lists[best], "bytes": sizes.get(best)}
             label["others"] = [{"passes": words, "count": lists[words]} for words in dict.fromkeys(near + far)]
             sink.write(json.dumps(label) + "\n")
 
 
-def choose(lists: dict[Words, int], popularity: Counter[Words]) -> Words:
-    """The label: the most popular of the best lists, -Oz itself only where no other is as good.
+def choose(sizes: dict[Words, int], popularity: Counter[Words]) -> Words:
+    """The label: of the lists with the fewest instructions the one with the fewest bytes, then the most popular.
 
-    -Oz is always a candidate, so a model that proposes it has proposed nothing: where it is not beaten, a
-    list that is as good there and wins elsewhere is the better answer.
+    -Oz itself is one only where no other list has as few instructions: it is always a candidate, so a
+    model that proposes it has proposed nothing; a list that is as good there and wins elsewhere is the
+    better answer.
     """
-    least = min(lists.values())
-    best = [words for words, count in lists.items() if count == least and words != ("default<O2>",)]
-    return max(best, key=lambda words: (popularity[words], -len(words)), default=("default<O2>",))
+    least = {words: size for words, size in sizes.items() if words != OZ}
+    if not least:
+        return OZ
+    return max(best_lists(least), key=lambda words: (popularity[words], -len(words)))
 
 
 if __name__ == "__main__":

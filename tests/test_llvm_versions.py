@@ -229,7 +229,6 @@ def test_the_sandbox_runs_the_same_library(name):
 
 @each_library
 def test_the_sandbox_survives_what_the_library_does_not(name):
-    # Which of the two an abort is differs by version: all end the process.
     assert facts(name)["sandbox"][2][0] == "crash"
 
 

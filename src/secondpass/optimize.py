@@ -225,7 +225,8 @@ def _ask(module: Module, engine: Engine, strategy: Strategy, sandbox: Sandbox, r
         try:
             asked[name] = _Asked(tuple(strategy.attempts(engine, function, sandbox)), alone)
         except PromptTooLong as error:
-            asked[name] = _Asked((), alone, str(error))
+            note = f"too long for the model: {error.tokens:,} of {error.context_length:,} tokens"
+            asked[name] = _Asked((), alone, note)
     report("asking the model", total, total)
     return asked
 
