@@ -1,6 +1,6 @@
 """What the export costs: the int8 network against the float32 model it was made from.
 
-    python benchmarks/export_fidelity.py --checkpoint build/model/checkpoint.pt --model src/secondpass/model/shipped \
+    python benchmarks/export_fidelity.py --checkpoint build/model/best.pt --model src/secondpass/model/shipped \
         --functions build/functions.jsonl --labels data/labels.jsonl.gz
 
 Reads held-out functions with their best answers and compares the two models' distributions of the next

@@ -1,9 +1,10 @@
 """Stage 5: the trained model as the engine reads it.
 
-    python scripts/export_model.py --checkpoint build/model/checkpoint.pt --tokenizer build/tokenizer.json \
-        --name secondpass-small --out src/secondpass/model/shipped
+    python scripts/export_model.py --checkpoint build/model/best.pt --name secondpass-small \
+        --out src/secondpass/model/shipped
 
-Writes `model.onnx`, `tokenizer.json` and `model.json`. A directory it has written before is overwritten.
+The tokenizer is the one beside the checkpoint where no other is named. Writes `model.onnx`,
+`tokenizer.json` and `model.json`; a directory it has written before is overwritten.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 from secondpass.errors import SecondpassError
 from secondpass.model.export import export, load_checkpoint
-from secondpass.model.manifest import NETWORK
+from secondpass.model.manifest import NETWORK, TOKENIZER
 from secondpass.model.tokenizer import Tokenizer
 
 
@@ -22,7 +23,7 @@ def main() -> int:
     options = arguments()
     try:
         model = load_checkpoint(options.checkpoint)
-        tokenizer = Tokenizer.load(options.tokenizer)
+        tokenizer = Tokenizer.load(options.tokenizer or options.checkpoint.with_name(TOKENIZER))
         export(model, tokenizer, options.out, name=options.name, takes_feedback=not options.no_feedback)
     except SecondpassError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -35,7 +36,7 @@ def main() -> int:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--checkpoint", type=Path, required=True)
-    parser.add_argument("--tokenizer", type=Path, required=True)
+    parser.add_argument("--tokenizer", type=Path)
     parser.add_argument("--name", required=True, help="what reports call the model")
     parser.add_argument("--no-feedback", action="store_true", help="it was not trained to answer after a feedback")
     parser.add_argument("--out", type=Path, required=True)

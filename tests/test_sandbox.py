@@ -262,7 +262,9 @@ def test_an_error_of_the_job_source_reaches_the_caller(fresh):
 def test_leaving_early_leaves_a_sandbox_that_works(fresh):
     for _ in fresh.run(Job(LARGE, (HANG,) if i % 2 else (CLEAN,)) for i in range(8)):
         break
+    started = time.monotonic()
     assert [outcome.instructions for outcome in fresh.compile(Job(SMALL, (CLEAN, "")))] == [10, 11]
+    assert time.monotonic() - started < SECONDS / 2  # not held up by what was left
 
 
 def test_a_worker_killed_from_outside_costs_one_list(fresh):

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from secondpass.errors import EngineError
 from secondpass.prompt import COUNT_FROM, DOWN_TO, PASSES, SURE, TRY_AGAIN, flags
 
-LONGEST_LIST = 40
+LONGEST_LIST = 32
 """Passes of one list at most, where a grammar is made without another limit."""
 LONGEST_NUMBER = 6
 """Digits of a count at most; no function of a million instructions fits a model's context."""

@@ -60,8 +60,10 @@ def load_checkpoint(path: Path) -> Llama:
         saved: dict[str, Any] = torch.load(path, weights_only=True)
         model = Llama(Shape(**saved["shape"]))
         model.load_state_dict(saved["model"])
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
     except Exception as error:  # torch has many, without a common base
-        raise ModelError(f"{path} is not a checkpoint: {str(error).partition(chr(10))[0]}") from error
+        raise ModelError(f"{path} is not a checkpoint the training wrote") from error
     return model
 
 
