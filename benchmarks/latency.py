@@ -45,7 +45,7 @@ def main() -> int:
         for _ in range(options.rounds):
             for way, flags in WAYS.items():
                 started = time.perf_counter()
-                command = ["secondpass", "optimize", path, *flags, "--json"]
+                command = [Path(sys.executable).with_name("secondpass"), "optimize", path, *flags, "--json"]
                 run = subprocess.run(command, capture_output=True, check=True)
                 walls[way].append(time.perf_counter() - started)
                 stages[way].append(json.loads(run.stdout)["seconds"])

@@ -17,6 +17,7 @@ PROGRAM = sorted((ROOT / "examples" / "program").glob("*.c"))
 EXAMPLES = [CODEC, *PROGRAM]
 CODEC_CHECK = ROOT / "tests" / "data" / "codec_check.c"
 GOLDEN = ROOT / "tests" / "golden"
+SECONDPASS = Path(sys.executable).with_name("secondpass")
 
 needs_linker = pytest.mark.skipif(
     shutil.which("ld") is None or not Path("/usr/include/stdio.h").exists(),

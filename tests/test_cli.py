@@ -5,16 +5,16 @@ import os
 import subprocess
 
 import pytest
+from compiling import CODEC, SECONDPASS
 
 from secondpass.llvm.library import load
 from secondpass.llvm.module import Module
-from tests.compiling import CODEC
 
 SMALL = "int f(int *p, int n) { int s = 0; for (int i = 0; i < n; i++) s += p[i] * 3; return s; }\n"
 
 
 def secondpass(*arguments, cwd=None, **environment):
-    command = ["secondpass", *map(str, arguments)]
+    command = [SECONDPASS, *map(str, arguments)]
     variables = os.environ | {name: str(value) for name, value in environment.items()}
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=variables, check=False)
 
@@ -230,5 +230,5 @@ def test_a_failing_second_file_leaves_nothing_half_written(small, tmp_path):
 
 
 def test_a_closed_pipe_is_no_traceback():
-    run = subprocess.run("secondpass passes | head -1", shell=True, capture_output=True, text=True, check=False)
+    run = subprocess.run(f"{SECONDPASS} passes | head -1", shell=True, capture_output=True, text=True, check=False)
     assert "Traceback" not in run.stderr
