@@ -4,7 +4,7 @@
 
 For every function, within the same measure (instructions of the function alone, -Oz as back-up): the
 greedy answer, the greedy answer with its second try, ten samples, ten samples with second tries, the
-best list of the labels (the simple search of stage 4), and the first 1 and 10 lists of a coreset: the
+best list of the labels (the simple search of `label_functions.py`), and the first 1 and 10 lists of a coreset: the
 lists which together serve the training functions best. Functions the model cannot read count as -Oz.
 """
 

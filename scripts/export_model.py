@@ -1,4 +1,4 @@
-"""Stage 5: the trained model as the engine reads it.
+"""Stage 6: the trained model as the engine reads it.
 
     python scripts/export_model.py --checkpoint build/model/best.pt --name secondpass-small \
         --out src/secondpass/model/shipped

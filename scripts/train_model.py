@@ -1,4 +1,4 @@
-"""Stage 4: the model, trained on the labelled functions.
+"""Stage 5: the model, trained on the labelled functions.
 
     python scripts/train_model.py --functions build/functions.jsonl --labels data/labels.jsonl.gz \
         --tokenizer build/tokenizer.json --out build/model --minutes 60 --threads 2

@@ -1,4 +1,4 @@
-"""Stage 3: the tokenizer, learnt from the functions that are trained on.
+"""Stage 4: the tokenizer, learnt from the functions that are trained on.
 
     python scripts/train_tokenizer.py --functions build/functions.jsonl --out build/tokenizer.json
 
