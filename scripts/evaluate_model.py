@@ -32,7 +32,7 @@ from secondpass.prompt import Answer
 from secondpass.strategies.answers import Attempt, Function, Sampling
 
 SAMPLES = 10
-TEMPERATURE = 1.0
+TEMPERATURE = 2.0
 CORESET = 10
 
 
@@ -41,6 +41,8 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument("--model", type=Path, help="folder of an exported model (default: the one in the box)")
+    parser.add_argument("--split", choices=("valid", "test"), default="test", help="settings are chosen on valid")
+    parser.add_argument("--temperature", type=float, default=TEMPERATURE, help="of the samples (%(default)s)")
     parser.add_argument("--limit", type=int, default=600)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
@@ -48,14 +50,14 @@ def main() -> int:
     records = [json.loads(line) for line in (options.data / "functions.jsonl").read_text().splitlines()]
     with gzip.open(options.labels, "rt") as lines:
         labels = {label["hash"]: label for label in map(json.loads, lines)}
-    test = [record for record in records if record["split"] == "test" and record["hash"] in labels]
+    test = [record for record in records if record["split"] == options.split and record["hash"] in labels]
     test = random.Random(options.seed).sample(test, min(options.limit, len(test)))
     train = [labels[it["hash"]] for it in records if it["split"] == "train" and it["hash"] in labels]
     coreset = greedy_cover(train, CORESET)
     engine = OnnxEngine.load(options.model) if options.model else OnnxEngine.load()
     strategies = {
         "greedy": Sampling(),
-        "samples": Sampling(SAMPLES, TEMPERATURE, options.seed),
+        "samples": Sampling(SAMPLES, options.temperature, options.seed),
     }
     rows, attempts_of = [], []
     with Sandbox() as sandbox, zipfile.ZipFile(options.data / "functions.zip") as archive:
@@ -79,7 +81,8 @@ def main() -> int:
                 row["unread"] = not attempts
                 attempts_of += [(name, it) for it in attempts]
             rows.append(row)
-    summary = summarise(rows, attempts_of, engine.name)
+    summary = {"model": engine.name, "split": options.split, "temperature": options.temperature}
+    summary |= summarise(rows, attempts_of)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps(summary, indent=1) + "\n")
     print_table(summary)
@@ -111,7 +114,7 @@ def greedy_cover(labels: list[dict], size: int) -> list[list[str]]:
     return chosen
 
 
-def summarise(rows: list[dict], attempts: list[tuple[str, Attempt]], model: str) -> dict:
+def summarise(rows: list[dict], attempts: list[tuple[str, Attempt]]) -> dict:
     oz = sum(row["oz"] for row in rows)
     label_gain = oz - sum(min(row["oz"], row["labels"]) for row in rows)
     table = {}
@@ -127,12 +130,10 @@ def summarise(rows: list[dict], attempts: list[tuple[str, Attempt]], model: str)
         }
     greedy = [it.verdict for name, it in attempts if name == "greedy" and not it.second]
     return {
-        "model": model,
         "llvm": load().version,
         "functions": len(rows),
         "unread": sum(row["unread"] for row in rows),
         "samples": SAMPLES,
-        "temperature": TEMPERATURE,
         "results": table,
         "greedy answers": {
             "valid": float(np.mean([it.valid for it in greedy])),

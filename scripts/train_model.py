@@ -46,6 +46,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--shape", choices=SHAPES, default="small", help="size of the model (%(default)s)")
     parser.add_argument("--minutes", type=float, help="stop after this time in training steps")
     parser.add_argument("--steps", type=int, help="stop after this many steps; gives the same weights every time")
+    parser.add_argument("--start-from", type=Path, help="checkpoint whose weights to begin with")
     parser.add_argument("--threads", type=int, default=2, help="of the matrix products (%(default)s)")
     parser.add_argument("--float32", action="store_true", help="no bfloat16, for processors that lack it")
     recipe = parser.add_argument_group("recipe", "see secondpass.model.presets.Recipe")
@@ -83,6 +84,8 @@ def train(options: argparse.Namespace) -> None:
             report=report,
         )
         resumed = trainer.resume()
+        if options.start_from and not resumed:
+            trainer.start_from(options.start_from)
         tokenizer.save(options.out / "tokenizer.json")
         print(f"{model.parameters:,} parameters, {'resumed at' if resumed else 'from'} step {trainer.position.step}")
         trainer.run()

@@ -412,9 +412,11 @@ def busy_parent(tmp_path):
     """A Python process in the middle of a batch of endless lists, and all the processes below it."""
     (tmp_path / "large.ll").write_bytes(LARGE)
     script = f"""
+        import signal
         from pathlib import Path
         from secondpass.llvm.jobs import Job
         from secondpass.llvm.sandbox import Sandbox
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
         module = Path({str(tmp_path / "large.ll")!r}).read_bytes()
         hang = "function(" + ",".join(["newgvn"] * 100_000) + ")"
         with Sandbox(workers=2, timeout=60) as sandbox:

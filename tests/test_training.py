@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,14 @@ def test_an_epoch_is_a_function_of_its_number_and_the_seed(tokenizer: Tokenizer)
     assert found.epoch(1, 7, 0.5) != found.epoch(1, 8, 0.5)
 
 
+def test_functions_on_which_nothing_beats_oz_can_be_left_out_of_an_epoch(tokenizer: Tokenizer) -> None:
+    found = Examples(tokenizer, 256)
+    found.add(replace(function(number), beats_oz=number < 5) for number in range(40))
+    assert len(found.epoch(0, 0, 0.0, tie_share=0.0)) == 5
+    assert 5 < len(found.epoch(0, 0, 0.0, tie_share=0.5)) < 40
+    assert len(found.epoch(0, 0, 0.0)) == 40
+
+
 def test_batches_hold_every_example_once_and_learn_the_right_tokens(tokenizer: Tokenizer) -> None:
     made = examples(tokenizer, 30).epoch(0, 0, 0.3)
     packed = batches(made, 500, 1.0, "seed")
@@ -229,6 +238,30 @@ class TestWithTorch:
         self.trainer(tokenizer, tmp_path, steps=1).run()
         with pytest.raises(ModelError, match="another shape or recipe"):
             self.trainer(tokenizer, tmp_path, seed=1, steps=1).resume()
+
+    def test_a_training_can_start_from_the_weights_of_one_with_another_recipe(self, tokenizer, tmp_path) -> None:
+        from secondpass.model.train import CHECKPOINT
+
+        first = self.trainer(tokenizer, tmp_path / "first", steps=2)
+        first.run()
+        second = self.trainer(tokenizer, tmp_path / "second", seed=1, steps=2)
+        second.start_from(tmp_path / "first" / CHECKPOINT)
+        assert second.position.step == 0
+        for name, weight in first.model.state_dict().items():
+            assert self.torch.equal(weight, second.model.state_dict()[name]), name
+        with pytest.raises(ModelError, match="cannot be read"):
+            second.start_from(tmp_path / "absent.pt")
+
+    def test_a_training_of_another_shape_cannot_be_started_from(self, tokenizer, tmp_path) -> None:
+        from secondpass.model.train import CHECKPOINT
+
+        first = self.trainer(tokenizer, tmp_path, steps=1)
+        first.run()
+        saved = self.torch.load(tmp_path / CHECKPOINT, weights_only=True)
+        saved["shape"]["context"] += 1
+        self.torch.save(saved, tmp_path / CHECKPOINT)
+        with pytest.raises(ModelError, match="another shape"):
+            first.start_from(tmp_path / CHECKPOINT)
 
     def test_a_budget_of_minutes_ends_the_training(self, tokenizer: Tokenizer, tmp_path: Path) -> None:
         trainer = self.trainer(tokenizer, tmp_path, minutes=0.01)

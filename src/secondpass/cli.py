@@ -83,7 +83,7 @@ def _add_optimize(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--samples", type=int, default=1, metavar="N", help="answers a function (default 1)")
     parser.add_argument(
-        "--temperature", type=float, metavar="T", help="0 is greedy (default: 0 for one sample, 1 for more)"
+        "--temperature", type=float, metavar="T", help="0 is greedy (default: 0 for one sample, 2 for more)"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="the same seed gives the same answers")
     parser.add_argument(
@@ -104,7 +104,7 @@ def _optimize(options: argparse.Namespace) -> int:
     from secondpass.optimize import optimize
     from secondpass.strategies.answers import Sampling
 
-    temperature = options.temperature if options.temperature is not None else float(options.samples > 1)
+    temperature = options.temperature if options.temperature is not None else 2.0 * (options.samples > 1)
     strategy = Sampling(options.samples, temperature, options.seed, options.feedback)
     targets = output.plan(options.inputs, options.output, options.emit)
     with Sandbox() as sandbox:

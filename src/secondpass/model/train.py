@@ -195,6 +195,20 @@ class Trainer:
         self.position = Position(**saved["position"])
         return True
 
+    def start_from(self, checkpoint: Path) -> None:
+        """Begin with the weights of another training of the same shape, whatever its recipe and data.
+
+        Raises:
+            ModelError: the checkpoint cannot be read, or is of another shape.
+        """
+        try:
+            saved: dict[str, Any] = torch.load(checkpoint, weights_only=True)
+        except OSError as error:
+            raise ModelError(f"{checkpoint} cannot be read: {error.strerror}") from error
+        if saved["shape"] != asdict(self.model.shape):
+            raise ModelError(f"{checkpoint} is of another shape; take that one's settings")
+        self.model.load_state_dict(saved["model"])
+
     def save(self, name: str = CHECKPOINT) -> None:
         """Write a checkpoint; a crash while writing leaves the old one."""
         path = self._directory / name
