@@ -30,11 +30,11 @@ from typing import Self
 
 from secondpass.errors import SandboxError
 from secondpass.llvm.jobs import Job, Outcome, Status
-from secondpass.llvm.worker import HEADER, REAP, REQUEST, SPAWN, receive
+from secondpass.llvm.worker import HEADER, REAP, REQUEST, SPAWN, decode, receive
 
-_MOST_LISTS_A_BATCH = 32
+_MOST_LISTS_A_BATCH = 64
 _BATCHES_AHEAD = 2
-_COALESCE_SECONDS = 0.002
+_COALESCE_SECONDS = 0.005
 """How long the parent lets results gather: it shares the cores with the workers."""
 
 _OUT_OF_MEMORY = ("bad_alloc", "out of memory", "MemoryError", "Cannot allocate")
@@ -234,7 +234,7 @@ class Sandbox:
             if mask & selectors.EVENT_READ and not self._read(worker):
                 self._bury(worker)
         rest = _COALESCE_SECONDS - (time.monotonic() - started)
-        if rest > 0 and all(len(it.pending) > 1 for it in self._workers.values()):
+        if rest > 0 and all(len(it.pending) > _MOST_LISTS_A_BATCH // 2 for it in self._workers.values()):
             time.sleep(rest)
 
     def _flush(self, worker: _Worker) -> None:
@@ -269,7 +269,7 @@ class Sandbox:
             end = at + HEADER.size + HEADER.unpack_from(worker.incoming, at)[0]
             if len(worker.incoming) < end:
                 break
-            self._record(worker, pickle.loads(memoryview(worker.incoming)[at + HEADER.size : end]))
+            self._record(worker, decode(bytes(worker.incoming[at + HEADER.size : end])))
             at = end
         del worker.incoming[:at]
         return alive
