@@ -67,7 +67,8 @@ class Program:
         self.seed = seed
         self._folder = folder
         self._source = folder / f"{seed}.c"
-        self._source.write_bytes(subprocess.run([*CSMITH, "--seed", str(seed)], capture_output=True, check=True).stdout)
+        made = subprocess.run([*CSMITH, "--seed", str(seed)], capture_output=True, check=True, cwd=folder)
+        self._source.write_bytes(made.stdout)
         flags = ["-Oz", "-w", "-I/usr/include/csmith"]
         bitcode = self._source.with_suffix(".bc")
         compile_only = ["-Xclang", "-disable-llvm-passes", "-emit-llvm", "-c"]

@@ -108,7 +108,7 @@ def _optimize(options: argparse.Namespace) -> int:
     strategy = Sampling(options.samples, temperature, options.seed, options.feedback)
     targets = output.plan(options.inputs, options.output, options.emit)
     with Sandbox() as sandbox:
-        engine = OnnxEngine.load()
+        engine = OnnxEngine.load(words=[entry.text for entry in load().vocabulary()])
         with _progress() as progress:
             results = [
                 optimize(
