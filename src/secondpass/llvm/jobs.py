@@ -56,7 +56,7 @@ class Outcome:
         bytes: of executable sections, where asked for.
         functions: each defined function, where asked for.
         bitcode: the resulting module, where asked for.
-        seconds: wall time inside LLVM.
+        seconds: wall time inside LLVM, parsing included for the first list that a worker runs.
     """
 
     status: Status

@@ -117,6 +117,7 @@ def _work(connection: socket.socket, seconds: float) -> None:
         if message is None:
             return
         new_job, lists = pickle.loads(message)
+        started = time.perf_counter()
         if new_job is not None:
             if isinstance(module, Module):
                 module.close()
@@ -124,7 +125,9 @@ def _work(connection: socket.socket, seconds: float) -> None:
             module = _guarded(seconds, _parse, job)
         assert job is not None and module is not None
         for pipeline in lists:
-            _send(connection, _guarded(seconds, _outcome, module, pipeline, job))
+            outcome = _guarded(seconds, _outcome, module, pipeline, job, started)
+            _send(connection, outcome)
+            started = time.perf_counter()
 
 
 def _guarded(seconds: float, work: Any, *arguments: Any) -> Any:
@@ -166,10 +169,10 @@ def _parse(job: Job) -> Module | LLVMError:
         return error
 
 
-def _outcome(module: Module | LLVMError, pipeline: str, job: Job) -> Outcome:
+def _outcome(module: Module | LLVMError, pipeline: str, job: Job, started: float) -> Outcome:
+    """What a list does; `started` is when LLVM began on it, parsing the module for the first one."""
     if isinstance(module, LLVMError):
         return Outcome(Status.INVALID, _line(module))
-    started = time.perf_counter()
     with module.clone() as copy:
         try:
             if pipeline:
