@@ -21,7 +21,7 @@ from secondpass.engines.onnx import OnnxEngine
 from secondpass.engines.sampling import log_probabilities
 from secondpass.model.architecture import Llama
 from secondpass.model.data import Example, Examples, read_labelled
-from secondpass.model.export import load_checkpoint
+from secondpass.model.train import load_checkpoint
 
 
 def main() -> int:

@@ -14,9 +14,10 @@ import sys
 from pathlib import Path
 
 from secondpass.errors import SecondpassError
-from secondpass.model.export import export, load_checkpoint
+from secondpass.model.export import export
 from secondpass.model.manifest import NETWORK, TOKENIZER
 from secondpass.model.tokenizer import Tokenizer
+from secondpass.model.train import load_checkpoint
 
 
 def main() -> int:

@@ -16,9 +16,10 @@ pytest.importorskip("onnx", reason="the export needs onnx (extra: train)")
 from secondpass.engines.onnx import OnnxEngine  # noqa: E402
 from secondpass.errors import EngineError, ModelError, PromptTooLong  # noqa: E402
 from secondpass.model.architecture import Llama  # noqa: E402
-from secondpass.model.export import export, load_checkpoint, quantise  # noqa: E402
+from secondpass.model.export import export, quantise  # noqa: E402
 from secondpass.model.presets import Shape  # noqa: E402
 from secondpass.model.tokenizer import Tokenizer  # noqa: E402
+from secondpass.model.train import load_checkpoint  # noqa: E402
 from secondpass.prompt import ANSWER, PASSES, Answer, FastFeedback, OptimizePrompt, flag  # noqa: E402
 
 IR = """\

@@ -6,7 +6,6 @@ One library a process: LLVM keeps global state, so another one is used in a proc
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterable
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -109,10 +108,7 @@ class Library:
 
     @cached_property
     def _known_passes(self) -> frozenset[str]:
-        return frozenset(self._accepted(entry.text for entry in VOCABULARY))
-
-    def _accepted(self, texts: Iterable[str]) -> Iterable[str]:
-        return [text for text in texts if not self._refuses(text)]
+        return frozenset(entry.text for entry in VOCABULARY if not self._refuses(entry.text))
 
     def _refuses(self, text: str) -> bool:
         """Ask LLVM itself, on an empty module: names and parameters differ by version."""

@@ -312,7 +312,6 @@ class Sandbox:
             # It may have been what earlier lists left behind: a fresh worker decides.
             progress.retried.add(index)
         else:
-            worker.batches[0] += 1  # `_record` takes one off; the batch goes with the worker anyway
             self._record(worker, outcome)
         for progress, index in reversed(worker.pending):
             progress.waiting.appendleft(index)

@@ -27,11 +27,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-import torch
 from numpy.typing import NDArray
 
 from secondpass.errors import ModelError
@@ -48,23 +46,6 @@ _LARGEST_WEIGHT = 63
 _LARGEST_INPUT = 127
 _ZERO_POINT = 128
 """The unsigned integer that stands for 0 in a quantised input."""
-
-
-def load_checkpoint(path: Path) -> Llama:
-    """The model of a training's checkpoint.
-
-    Raises:
-        ModelError: the file cannot be read, or is no checkpoint.
-    """
-    try:
-        saved: dict[str, Any] = torch.load(path, weights_only=True)
-        model = Llama(Shape(**saved["shape"]))
-        model.load_state_dict(saved["model"])
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
-    except Exception as error:  # torch has many, without a common base
-        raise ModelError(f"{path} is not a checkpoint the training wrote") from error
-    return model
 
 
 def export(model: Llama, tokenizer: Tokenizer, directory: Path, *, name: str, takes_feedback: bool = True) -> None:

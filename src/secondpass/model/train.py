@@ -201,13 +201,10 @@ class Trainer:
         Raises:
             ModelError: the checkpoint cannot be read, or is of another shape.
         """
-        try:
-            saved: dict[str, Any] = torch.load(checkpoint, weights_only=True)
-        except OSError as error:
-            raise ModelError(f"{checkpoint} cannot be read: {error.strerror}") from error
-        if saved["shape"] != asdict(self.model.shape):
+        other = load_checkpoint(checkpoint)
+        if other.shape != self.model.shape:
             raise ModelError(f"{checkpoint} is of another shape; take that one's settings")
-        self.model.load_state_dict(saved["model"])
+        self.model.load_state_dict(other.state_dict())
 
     def save(self, name: str = CHECKPOINT) -> None:
         """Write a checkpoint; a crash while writing leaves the old one."""
@@ -309,6 +306,23 @@ class Trainer:
         with (self._directory / LOG).open("a") as log:
             log.write(json.dumps(asdict(record)) + "\n")
         self._report(record, self.spent)
+
+
+def load_checkpoint(path: Path) -> Llama:
+    """The model of a training's checkpoint.
+
+    Raises:
+        ModelError: the file cannot be read, or is no checkpoint.
+    """
+    try:
+        saved: dict[str, Any] = torch.load(path, weights_only=True)
+        model = Llama(Shape(**saved["shape"]))
+        model.load_state_dict(saved["model"])
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read: {error.strerror}") from error
+    except Exception as error:  # torch has many, without a common base
+        raise ModelError(f"{path} is not a checkpoint the training wrote") from error
+    return model
 
 
 def _optimizer(model: Llama, recipe: Recipe) -> torch.optim.AdamW:
