@@ -1,51 +1,51 @@
 """Do random lists ever hurt? Many of them on many real functions: every death must be a reported result.
 
-    python benchmarks/random_lists.py --data build --functions 250 --lists 100
+    python benchmarks/random_lists.py --corpus build/corpus --functions 250 --lists 100
 
-`--data` is the folder of `scripts/extract_functions.py`. Every result is verified by LLVM in the
-worker; for a sample of them the bitcode is fetched, parsed again here, and its count compared with
-the one reported, and the function must still be defined.
+Every result is verified by LLVM in the worker; for a sample of them the bitcode is fetched, parsed
+again here, and its count compared with the one reported, and the function must still be defined.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import sys
 import time
-import zipfile
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
+from secondpass.corpus.store import Corpus
 from secondpass.llvm.jobs import Job
 from secondpass.llvm.module import Module
 from secondpass.llvm.passes import PassList
 from secondpass.llvm.sandbox import Sandbox
 from secondpass.llvm.vocabulary import VOCABULARY
 
+LARGEST = 300
+"""Instructions, unoptimised, of the largest function that takes part."""
 CHECKED_AGAIN = 4
 """Lists a function whose result is examined once more, outside the sandbox."""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--functions", type=int, default=250)
     parser.add_argument("--lists", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     rng = random.Random(options.seed)
-    records = [json.loads(line) for line in (options.data / "functions.jsonl").read_text().splitlines()]
-    chosen = rng.sample(records, options.functions)
-    names = {record["hash"]: record["name"] for record in chosen}
+    corpus = Corpus(options.corpus)
+    chosen = rng.sample(corpus.select(largest=LARGEST), options.functions)
+    records = [corpus.record(entry.hash) for entry in chosen]
+    names = {record.hash: record.name for record in records}
     words = [entry.text for entry in VOCABULARY]
     jobs = []
-    with zipfile.ZipFile(options.data / "functions.zip") as archive:
-        for record in chosen:
-            lists = tuple(str(PassList.of(*rng.choices(words, k=rng.randint(1, 20)))) for _ in range(options.lists))
-            jobs.append(Job(archive.read(record["hash"]), lists, record["hash"]))
+    for record in records:
+        lists = tuple(str(PassList.of(*rng.choices(words, k=rng.randint(1, 20)))) for _ in range(options.lists))
+        jobs.append(Job(record.bitcode, lists, record.hash))
     status: Counter[str] = Counter()
     reasons: Counter[str] = Counter()
     started = time.time()

@@ -57,3 +57,11 @@ class PromptTooLong(EngineError):
         )
         self.tokens = tokens
         self.context_length = context_length
+
+
+class CorpusError(SecondpassError):
+    """A corpus or label file that is missing, corrupt, in use, or made with other versions."""
+
+
+class ClusterError(SecondpassError):
+    """A Ray cluster that cannot be reached, whose nodes do not fit each other, or that fails every batch."""

@@ -15,7 +15,7 @@ define void @sift_down(ptr %0, i64 %1, i64 %2, ptr %3) {
   %12 = load ptr, ptr %5
   %13 = load i64, ptr %6
   %14 = getelementptr inbounds nuw %struct.Sample, ptr %12, i64 %13
-  call void @llvm.memcpy.p0.p0.i64(ptr align 4 %9, ptr align 4 %14, i64 12, i1 false)
+  call void @llvm.memcpy.p0.p0.i64(ptr %9, ptr %14, i64 12, i1 false)
   call void @llvm.lifetime.start.p0(ptr %10)
   br label %15
 15:
@@ -70,7 +70,7 @@ define void @sift_down(ptr %0, i64 %1, i64 %2, ptr %3) {
   %53 = load ptr, ptr %5
   %54 = load i64, ptr %10
   %55 = getelementptr inbounds nuw %struct.Sample, ptr %53, i64 %54
-  call void @llvm.memcpy.p0.p0.i64(ptr align 4 %52, ptr align 4 %55, i64 12, i1 false)
+  call void @llvm.memcpy.p0.p0.i64(ptr %52, ptr %55, i64 12, i1 false)
   br label %56
 56:
   %57 = load i64, ptr %10
@@ -83,7 +83,7 @@ define void @sift_down(ptr %0, i64 %1, i64 %2, ptr %3) {
   %60 = load ptr, ptr %5
   %61 = load i64, ptr %6
   %62 = getelementptr inbounds nuw %struct.Sample, ptr %60, i64 %61
-  call void @llvm.memcpy.p0.p0.i64(ptr align 4 %62, ptr align 4 %9, i64 12, i1 false)
+  call void @llvm.memcpy.p0.p0.i64(ptr %62, ptr %9, i64 12, i1 false)
   call void @llvm.lifetime.end.p0(ptr %9)
   ret void
 }

@@ -1,4 +1,6 @@
 %struct.Value = type { i32, %union.anon }
+%union.anon = type { %struct.anon }
+%struct.anon = type { ptr, i64 }
 define i64 @skip(ptr %0, i64 %1, i32 %2) {
   %4 = alloca i64
   %5 = alloca ptr

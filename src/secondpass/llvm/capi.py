@@ -53,6 +53,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "LLVMGetDiagInfoSeverity": (_I, (_P,)),
     "LLVMModuleCreateWithNameInContext": (_P, (_S, _P)),
     "LLVMCloneModule": (_P, (_P,)),
+    "LLVMContextSetDiscardValueNames": (None, (_P, _I)),
     "LLVMDisposeModule": (None, (_P,)),
     "LLVMPrintModuleToString": (_P, (_P,)),
     "LLVMGetTarget": (_S, (_P,)),

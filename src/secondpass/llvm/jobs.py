@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol, runtime_checkable
 
 from secondpass.llvm.module import FunctionSize
+
+Work = Callable[[bytes, str], "Outcome"]
+"""What a job does of its own: module and item in, outcome out."""
+
+
+@runtime_checkable
+class Prepared(Protocol):
+    """Work that goes faster after a preparation, which serves many jobs. No pass may run in it."""
+
+    def prepare(self) -> None:
+        """Fill caches."""
+        ...
 
 
 class Status(StrEnum):
@@ -34,6 +48,9 @@ class Job:
         functions: report every function's instructions (and bytes, with `bytes`).
         bytes: generate native code and report its size.
         keep: return the resulting bitcode.
+        each: what to do with the module and one item of `lists` instead of compiling it; a function that
+            pickles. It runs in a process of its own, and may start its interval timer anew for each step that it
+            takes. One that is `Prepared` first fills the caches of the worker that this process is forked from.
     """
 
     module: bytes
@@ -43,6 +60,7 @@ class Job:
     functions: bool = False
     bytes: bool = False
     keep: bool = False
+    each: Work | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +75,7 @@ class Outcome:
         functions: each defined function, where asked for.
         bitcode: the resulting module, where asked for.
         seconds: wall time inside LLVM, parsing included for the first list that a worker runs.
+        last_words: the end of what the process wrote to stderr before it died.
     """
 
     status: Status
@@ -66,6 +85,7 @@ class Outcome:
     functions: tuple[FunctionSize, ...] = ()
     bitcode: bytes | None = None
     seconds: float = 0.0
+    last_words: str = ""
 
     @property
     def ok(self) -> bool:

@@ -11,6 +11,7 @@ go through `llvm.sandbox`.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -99,6 +100,13 @@ class Module:
             module.close()
             raise
         return module
+
+    def discard_value_names(self) -> None:
+        """Give values that passes make from now on no names, in every module of this context.
+
+        States of a module that differ in such names alone then print the same.
+        """
+        self._api.LLVMContextSetDiscardValueNames(self._context.handle, True)
 
     def clone(self) -> Module:
         """A copy in the same context."""
@@ -253,6 +261,13 @@ class Module:
     def to_text(self) -> str:
         """The module as LLVM prints it."""
         return self._api.take_message(self._api.LLVMPrintModuleToString(self._module))
+
+    def fingerprint(self) -> bytes:
+        """Eight bytes that two modules share when LLVM prints the same text for them."""
+        pointer = self._api.LLVMPrintModuleToString(self._module)
+        made = hashlib.blake2b(ctypes.string_at(pointer), digest_size=8).digest()
+        self._api.LLVMDisposeMessage(pointer)
+        return made
 
     def to_bitcode(self) -> bytes:
         """The module as bitcode of the loaded LLVM's version."""

@@ -24,6 +24,9 @@ from itertools import groupby
 from secondpass.errors import PassListError
 from secondpass.llvm.vocabulary import EXCLUDED, Level, levels
 
+Words = tuple[str, ...]
+"""A flat list as the texts of its passes, the form in which searches compare and keep lists."""
+
 _TOKEN = re.compile(r"[(),]|[^(),\s]+")
 _MANAGER = re.compile(
     r"module|cgscc|loop|loop-mssa|devirt<\d+>|function(<((eager-inv|no-rerun)(;(eager-inv|no-rerun))*)?>)?"

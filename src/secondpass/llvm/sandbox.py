@@ -111,12 +111,17 @@ class Sandbox:
         workers: processes; the number of cores when 0.
         timeout: seconds of wall time a list may take (and a module's parsing).
         memory: bytes a worker may allocate beyond what an idle one uses.
+        reproducible: give LLVM the same addresses every time. Some passes depend on them (`gvn-sink`); together
+            with a job's own work, which runs in untouched memory, the outcome is always the same. Without it the
+            kernel lays memory out at random, a defence against hostile input.
 
     Raises:
         SandboxError: the server process does not start.
     """
 
-    def __init__(self, workers: int = 0, timeout: float = 10.0, memory: int = 2 << 30) -> None:
+    def __init__(
+        self, workers: int = 0, timeout: float = 10.0, memory: int = 2 << 30, *, reproducible: bool = False
+    ) -> None:
         if timeout <= 0 or memory <= 0 or workers < 0:
             raise ValueError("timeout and memory must be positive, workers not negative")
         self.size = workers or len(os.sched_getaffinity(0))
@@ -130,11 +135,16 @@ class Sandbox:
             str(theirs.fileno()),
             str(timeout),
             str(memory),
+            *(["--reproducible"] if reproducible else []),
         ]
         try:
             # A session of its own: Ctrl-C reaches the parent alone, which closes the sandbox.
             self._server = subprocess.Popen(
-                command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
+                command,
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+                env={**os.environ, "PYTHONHASHSEED": "0"},
             )
         except OSError as error:
             self._control.close()
@@ -348,8 +358,8 @@ def _death(status: int, said: str, timeout: float, *, overdue: bool) -> Outcome:
     number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     line = next((it.strip() for it in reversed(said.splitlines()) if it.strip()), "")
     if number == signal.SIGALRM or overdue:
-        return Outcome(Status.TIMEOUT, f"took longer than {timeout:g} s")
+        return Outcome(Status.TIMEOUT, f"took longer than {timeout:g} s", last_words=said)
     if any(sign in said for sign in _OUT_OF_MEMORY):
-        return Outcome(Status.MEMORY, "took more memory than a worker may have")
+        return Outcome(Status.MEMORY, "took more memory than a worker may have", last_words=said)
     how = signal.Signals(number).name if number else f"exit code {os.waitstatus_to_exitcode(status)}"
-    return Outcome(Status.CRASH, f"{line} ({how})" if line else how)
+    return Outcome(Status.CRASH, f"{line} ({how})" if line else how, last_words=said)

@@ -1,6 +1,6 @@
 """The sandbox's other side: a server that has libLLVM loaded, and the workers it forks.
 
-`python -m secondpass.llvm.worker FD SECONDS BYTES` is started by `llvm.sandbox` with a Unix socket.
+`python -m secondpass.llvm.worker FD SECONDS BYTES [--reproducible]` is started by `llvm.sandbox` with a Unix socket.
 The server loads LLVM once and forks a worker in a few milliseconds whenever it is asked to; it never
 runs a pass itself, so nothing can kill it. A worker runs what comes over its own socket. Its stderr is
 a file in memory that outlives it: LLVM's last message is read from there after a crash.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import mmap
 import os
 import pickle
 import resource
@@ -21,12 +22,13 @@ import signal
 import socket
 import struct
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 from secondpass.errors import LLVMError
-from secondpass.llvm.jobs import Job, Outcome, Status
+from secondpass.llvm.jobs import Job, Outcome, Prepared, Status, Work
 from secondpass.llvm.library import load
 from secondpass.llvm.module import Module
 
@@ -37,6 +39,11 @@ SPAWN, REAP = b"S", b"R"
 LAST_WORDS = 4096
 
 _PR_SET_PDEATHSIG = 1
+_M_MMAP_THRESHOLD, _MMAP_THRESHOLD = -3, 1 << 25
+_TOP = 0x7000_0000_0000
+"""Address under which the kernel shall put everything: below all that it places at random on a machine with 47 bits of
+user addresses."""
+_MAP_FIXED_NOREPLACE, _MAP_NORESERVE = 0x100000, 0x4000
 
 
 def receive(connection: socket.socket, size: int) -> bytes | None:
@@ -53,7 +60,7 @@ def receive(connection: socket.socket, size: int) -> bytes | None:
 def serve(control: socket.socket, seconds: float, memory: int) -> None:
     """Fork and reap workers until the control socket closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    load()
+    load().vocabulary()  # what LLVM makes at its first use lies in the same place for all
     gc.freeze()  # forked workers share these pages
     last_words: dict[int, int] = {}
     while (request := receive(control, REQUEST.size)) is not None:
@@ -79,6 +86,28 @@ def serve(control: socket.socket, seconds: float, memory: int) -> None:
         os.waitpid(pid, 0)
 
 
+def _take_random_addresses() -> None:
+    """Reserve what is free between `_TOP` and the highest library, so that all that comes is put below, from the top.
+
+    libLLVM, heaps and stacks then lie where they lay the last time, although the kernel begins at a random address.
+    Nothing is written there, so it costs no memory. (personality(2) has a flag for this, which containers forbid.)
+    """
+    if sys.maxsize < _TOP:
+        return
+    libc = ctypes.CDLL(None)
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    libc.mmap.restype = ctypes.c_void_p
+    flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE | _MAP_FIXED_NOREPLACE
+    free = _TOP
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        start, end = (int(address, 16) for address in line.split()[0].split("-"))
+        if line.endswith("[stack]"):  # it grows downwards
+            break
+        if start > free:
+            libc.mmap(free, start - free, 0, flags, -1, 0)  # where it fails, addresses stay random
+        free = max(free, end)
+
+
 def _tail(sink: int) -> bytes:
     size = os.fstat(sink).st_size
     said = os.pread(sink, LAST_WORDS, max(0, size - LAST_WORDS))
@@ -90,7 +119,7 @@ def _become_worker(connection: socket.socket, sink: int, others: list[int], seco
     """What a fresh fork does; never returns into the server's loop."""
     code = 1
     try:
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        _die_with_parent()
         os.dup2(sink, 2)
         for fd in (sink, *others):
             os.close(fd)
@@ -111,7 +140,7 @@ def _become_worker(connection: socket.socket, sink: int, others: list[int], seco
 def _work(connection: socket.socket, seconds: float) -> None:
     """Answer batches: a pickled `(Job or None, lists)`, None meaning the module of the batch before."""
     module: Module | LLVMError | None = None
-    job: Job | None = None
+    job = Job(b"", ())
     while (header := receive(connection, HEADER.size)) is not None:
         message = receive(connection, HEADER.unpack(header)[0])
         if message is None:
@@ -122,12 +151,55 @@ def _work(connection: socket.socket, seconds: float) -> None:
             if isinstance(module, Module):
                 module.close()
             job = new_job
-            module = _guarded(seconds, _parse, job)
-        assert job is not None and module is not None
+            module = None if job.each else _guarded(seconds, _parse, job)
         for pipeline in lists:
-            outcome = _guarded(seconds, _outcome, module, pipeline, job, started)
-            _send(connection, outcome)
+            if job.each is not None:
+                _apart(connection, seconds, job.each, job.module, pipeline)
+            else:
+                _send(connection, _guarded(seconds, _outcome, module, pipeline, job, started))
             started = time.perf_counter()
+
+
+def _apart(connection: socket.socket, seconds: float, each: Work, module: bytes, item: str) -> None:
+    """Do a job's own work in a fork of this process, in a thread whose memory nobody has used before.
+
+    What some passes do depends on the addresses of what they look at. A new thread gets an arena of its own from
+    the C library, whose start is aligned to 64 MiB: so addresses differ from run to run only in bits that LLVM's
+    hashes of pointers do not look at, and the result is the same whatever this worker did before.
+    """
+    if isinstance(each, Prepared):
+        each.prepare()
+    pid = os.fork()
+    if pid:
+        _, status = os.waitpid(pid, 0)
+        if os.WIFSIGNALED(status):  # die as it did, for the server to see
+            signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
+            os.kill(os.getpid(), os.WTERMSIG(status))
+        if status:
+            os._exit(os.waitstatus_to_exitcode(status))
+        return
+    failures: list[BaseException] = []
+
+    def answer() -> None:
+        try:
+            _send(connection, _guarded(seconds, each, module, item))
+        except BaseException as error:
+            failures.append(error)
+
+    _die_with_parent()
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):  # larger memory lies elsewhere, after what the worker itself holds
+        libc.mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)
+    thread = threading.Thread(target=answer)
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
+    os._exit(0)
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _guarded(seconds: float, work: Any, *arguments: Any) -> Any:
@@ -146,7 +218,7 @@ def _send(connection: socket.socket, outcome: Outcome) -> None:
 
 def encode(outcome: Outcome) -> bytes:
     """An outcome for the wire: most are three numbers, and pickling them would take longer than a short list."""
-    if outcome.ok and not outcome.functions and outcome.bitcode is None:
+    if type(outcome) is Outcome and outcome.ok and not outcome.functions and outcome.bitcode is None:
         return NUMBERS.pack(outcome.instructions, -1 if outcome.bytes is None else outcome.bytes, outcome.seconds)
     return pickle.dumps(outcome, pickle.HIGHEST_PROTOCOL)
 
@@ -198,4 +270,6 @@ def _line(error: LLVMError) -> str:
 
 
 if __name__ == "__main__":
+    if sys.argv[4:] == ["--reproducible"]:
+        _take_random_addresses()
     serve(socket.socket(fileno=int(sys.argv[1])), float(sys.argv[2]), int(sys.argv[3]))
