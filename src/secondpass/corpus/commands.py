@@ -1,0 +1,183 @@
+"""What `secondpass corpus` does, as functions."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import threading
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from secondpass.corpus import sources
+from secondpass.corpus.build import ProjectReport, Source, collect
+from secondpass.corpus.debian import Builder, Package, check_machine, check_names, read_recipe
+from secondpass.corpus.disk import check_disk, full_disk_is_clear
+from secondpass.corpus.processes import Processes
+from secondpass.corpus.store import fix_splits, shard_path
+from secondpass.corpus.units import Project
+from secondpass.errors import CorpusError, InputError
+from secondpass.progress import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """How a project of the user's is entered.
+
+    Attributes:
+        name: of the project; its folder's name when None.
+        version: any text.
+        split: fixed, or by a hash of the name when None.
+        again: made anew even where it is done.
+    """
+
+    name: str | None = None
+    version: str = "-"
+    split: str | None = None
+    again: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """What a corpus command did: a report a project, and the size of the whole corpus."""
+
+    out: Path
+    reports: tuple[ProjectReport, ...]
+    functions: int
+
+
+def debian(
+    out: Path,
+    names: Sequence[str],
+    recipe: Path | None,
+    *,
+    minutes: float = 12,
+    again: bool = False,
+    progress: Progress | None = None,
+) -> Collection:
+    """Build Debian source packages, one more at a time than there are cores: much of a build is waiting.
+
+    Raises:
+        InputError: no package is named, the recipe is malformed, or the machine cannot build packages.
+    """
+    check_names(names)
+    packages = {it.name: it for it in (read_recipe(recipe) if recipe else [])}
+    packages = {name: Package(name) for name in names} | packages
+    if not packages:
+        raise InputError("name packages, or a recipe with --list")
+    if minutes <= 0:
+        raise InputError("--minutes must be positive")
+    check_machine()
+    with _locked(out) as out:
+        check_disk(out)
+        fix_splits(out, {it.name: it.split for it in packages.values() if it.split})
+        processes = Processes()
+        builder = Builder(out, processes, minutes=minutes)
+        for name in packages if again else ():
+            _forget(out, name)
+        waiting = [it for it in packages.values() if not _done(out, it.name)]
+        threading.Thread(target=builder.install_dependencies, args=[waiting], daemon=True).start()
+        made = [Source(it.name, partial(builder.build, it)) for it in packages.values()]
+        try:
+            reports, functions = collect(out, made, (os.cpu_count() or 1) + 1, processes, progress)
+        finally:
+            processes.stop()  # what is still being installed is for packages that have failed
+    return Collection(out, tuple(reports), functions)
+
+
+def compdb(out: Path, database: Path, named: Named, progress: Progress | None = None) -> Collection:
+    """Enter the project of a compile database."""
+    name = database.absolute().parent.name if named.name is None else named.name
+    make = partial(sources.from_database, database, name, named.version)
+    return _enter(out, name, named, str(database.absolute()), make, progress)
+
+
+def files(
+    out: Path, paths: Sequence[Path], flags: Sequence[str], named: Named, progress: Progress | None = None
+) -> Collection:
+    """Enter source and IR files as one project."""
+    first = paths[0].absolute()
+    name = (first if first.is_dir() else first.parent).name if named.name is None else named.name
+    origin = " ".join([*(str(path.absolute()) for path in paths), *(["--", *flags] if flags else [])])
+    return _enter(out, name, named, origin, partial(sources.from_files, paths, name, named.version, flags), progress)
+
+
+def csmith(out: Path, count: int, seed: int, *, again: bool = False, progress: Progress | None = None) -> Collection:
+    """Enter Csmith's programs; they are for training alone."""
+    if count < 1 or seed < 0:
+        raise InputError("--count must be positive and --seed not negative")
+    named = Named(sources.CSMITH, split="train", again=again)
+    origin = f"seeds {seed} to {seed + count - 1}"
+    return _enter(out, sources.CSMITH, named, origin, partial(sources.from_csmith, count, seed), progress)
+
+
+def _enter(
+    out: Path,
+    name: str,
+    named: Named,
+    origin: str,
+    make: Callable[[Path, Processes], Project],
+    progress: Progress | None,
+) -> Collection:
+    if not re.fullmatch(r"[^/\0.][^/\0]*", name):
+        raise InputError(f"'{name}' cannot be the name of a project; name it with --project")
+    with _locked(out) as out:
+        target = out / "units" / name
+        processes = Processes()
+
+        def made() -> Project:
+            if _done(out, name):
+                return _same(Project.load(target), origin)
+            project = replace(make(target, processes), origin=origin)
+            project.save(target)
+            return project
+
+        if named.split:
+            fix_splits(out, {name: named.split})
+        if named.again:
+            _forget(out, name)
+        reports, functions = collect(out, [Source(name, made)], 1, processes, progress)
+    return Collection(out, tuple(reports), functions)
+
+
+def _same(project: Project, origin: str) -> Project:
+    if project.origin not in ("", origin):
+        raise InputError(
+            f"the corpus has a project {project.name} already, made from {project.origin}: "
+            "--again puts this in its place, another --project or --out keeps both"
+        )
+    return project
+
+
+@contextmanager
+def _locked(out: Path) -> Generator[Path, None, None]:
+    """Make the folder where it is missing, and keep other corpus commands out of it; its absolute path."""
+    out = out.absolute()
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = (out / "lock").open("a")
+    except OSError as error:
+        raise InputError(f"{out}: cannot be written to: {error.strerror}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel's: no killed run leaves it behind
+        except OSError:
+            raise CorpusError(
+                f"{out}: another corpus command is adding to it; wait for it or name another --out"
+            ) from None
+        with full_disk_is_clear(out):
+            yield out
+
+
+def _done(out: Path, name: str) -> bool:
+    return (out / "units" / name / "units.json").exists()
+
+
+def _forget(out: Path, name: str) -> None:
+    (out / "units" / name / "units.json").unlink(missing_ok=True)  # first: without it nothing else counts
+    shard_path(out, name).unlink(missing_ok=True)
+    shutil.rmtree(out / "units" / name, ignore_errors=True)
