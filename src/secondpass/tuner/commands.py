@@ -1,0 +1,89 @@
+"""What `secondpass tune` does, as a function."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from secondpass.corpus.store import Corpus
+from secondpass.errors import InputError
+from secondpass.llvm.sandbox import Sandbox
+from secondpass.progress import Progress
+from secondpass.prompt import Objective
+from secondpass.tuner.knowledge import Knowledge
+from secondpass.tuner.labels import LabelStore
+from secondpass.tuner.search import Budget
+from secondpass.tuner.tune import Report, Runner, tune
+from secondpass.tuner.work import Settings
+
+_FUNCTION_SECONDS = 600.0
+"""Longest search of one function; a single pass is stopped much earlier."""
+_MEMORY = 1 << 30
+"""Bytes of a worker. `newgvn` takes all it gets on three functions in a hundred: the sooner it dies, the better."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The options of a tuning run, as the command line has them."""
+
+    corpus: Path
+    objective: Objective = Objective.INSTRUCTIONS
+    budget: int = 150
+    patience: int = 0
+    splits: tuple[str, ...] = ()
+    largest: int | None = None
+    functions: int | None = None
+    seed: int = 0
+    workers: int = 0
+    out: Path | None = None
+    resume: bool = False
+    ray: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """A finished run: where the labels are, and what it did."""
+
+    out: Path
+    objective: Objective
+    report: Report
+
+
+def tune_corpus(request: Request, progress: Progress | None = None) -> Tuned:
+    """Label a corpus, or a part of it.
+
+    Raises:
+        InputError: an option makes no sense, or there are labels already and `resume` is off.
+        CorpusError: no corpus, or labels that are in use or were made with other versions.
+    """
+    if request.budget < 1 or request.patience < 0 or request.workers < 0:
+        raise InputError("--budget must be positive, --patience and --workers not negative")
+    if request.ray is not None and request.workers:
+        raise InputError("--workers counts processes of this machine; a Ray cluster uses all the CPUs it has")
+    corpus = Corpus(request.corpus)
+    keys = [entry.hash for entry in corpus.select(*request.splits, largest=request.largest)][: request.functions]
+    if not keys:
+        raise InputError(f"{request.corpus}: no function there is of the kind asked for")
+    out = request.out or request.corpus / f"labels-{request.objective}.parquet"
+    with LabelStore(out, request.objective) as store:
+        if store.labels and not request.resume:
+            raise InputError(
+                f"{out}: holds {len(store.labels):,} labels; --resume goes on with them, or name another --out"
+            )
+        settings = Settings(request.objective, Knowledge(), Budget(request.budget, request.patience), seed=request.seed)
+        with _runner(request) as runner:
+            return Tuned(out, request.objective, tune(corpus, keys, store, settings, runner, progress))
+
+
+@contextmanager
+def _runner(request: Request) -> Generator[Runner, None, None]:
+    if request.ray is not None:
+        from secondpass.tuner.cluster import Cluster
+
+        with Cluster(request.ray, _FUNCTION_SECONDS, _MEMORY) as cluster:
+            yield cluster
+    else:
+        with Sandbox(request.workers, _FUNCTION_SECONDS, _MEMORY, reproducible=True) as sandbox:
+            yield sandbox

@@ -1,0 +1,207 @@
+"""All functions of a corpus: searched in rounds, then the winners of all tried on each.
+
+A round's functions are searched with what the rounds before have taught, so later ones start better
+informed. Rounds depend on the functions' hashes and the seed alone, never on which worker was faster:
+a run that is killed and started again ends with the same labels.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from secondpass.corpus.store import Corpus
+from secondpass.llvm.jobs import Job, Outcome
+from secondpass.llvm.passes import Words
+from secondpass.progress import Progress
+from secondpass.tuner.coreset import shipped
+from secondpass.tuner.knowledge import Knowledge
+from secondpass.tuner.labels import Label, LabelStore
+from secondpass.tuner.work import BroadcastUnit, Item, Searched, SearchUnit, Settings, after_death
+
+_FIRST_ROUND, _LARGEST_ROUND = 256, 8_192
+_BROADCAST_LISTS = 40
+_MOST_BROADCASTS = 4
+_STILL = 0.0005
+"""Share of the functions that a list must be best on to be tried on the others: below it nothing moves."""
+_FLUSH_SECONDS = 5.0
+
+
+class Runner(Protocol):
+    """Whatever runs jobs: the sandbox on this machine, or a cluster."""
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, list[Outcome]]]:
+        """Yield each job with its outcomes, in any order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a run did.
+
+    Attributes:
+        functions: labelled now.
+        improved: better than -Oz.
+        oz, best: sums of the objective's values.
+        compiles: spent in all, earlier runs included.
+        failed: functions given up, with the reason.
+    """
+
+    functions: int
+    improved: int
+    oz: int
+    best: int
+    compiles: int
+    failed: dict[str, str]
+
+    @property
+    def gain(self) -> float:
+        """Share by which all functions together are smaller than at -Oz."""
+        return 1 - self.best / self.oz if self.oz else 0.0
+
+
+def tune(
+    corpus: Corpus,
+    keys: Sequence[str],
+    store: LabelStore,
+    settings: Settings,
+    runner: Runner,
+    progress: Progress | None = None,
+) -> Report:
+    """Label functions.
+
+    Args:
+        corpus: where their code is.
+        keys: the functions' hashes.
+        store: gets the labels; what it has already is not searched again.
+        settings: for every function; its knowledge is what the first round starts from, the shipped one
+            when empty.
+        runner: does the work.
+        progress: called with what is being done, functions done and in all.
+    """
+    keys = sorted(keys)
+    settings = settings if settings.knowledge.lists else replace(settings, knowledge=shipped(settings.objective))
+    run = _Run(corpus, store, settings, runner, progress or (lambda what, done, total: None))
+    for number, (start, end) in enumerate(rounds(len(keys))):
+        run.search(f"round {number + 1}: searching", keys[start:end], keys[:start])
+    run.broadcast(keys)
+    store.merge()
+    labels = [store.labels[key] for key in keys if key in store.labels]
+    return Report(
+        len(labels),
+        sum(label.gain > 0 for label in labels),
+        sum(label.oz for label in labels),
+        sum(label.best.value for label in labels),
+        sum(label.compiles for label in labels),
+        run.failed,
+    )
+
+
+def rounds(functions: int) -> Iterator[tuple[int, int]]:
+    """The rounds of a run, as ranges of its functions: small at first, when every winner is news."""
+    start, size = 0, _FIRST_ROUND
+    while start < functions:
+        yield start, min(start + size, functions)
+        start, size = start + size, min(2 * size, _LARGEST_ROUND)
+
+
+def winners(labels: Iterable[Label]) -> Counter[Words]:
+    """How many functions each list is the best of, of those where -Oz is not."""
+    return Counter(label.best.passes for label in labels if label.gain > 0)
+
+
+def most_common(counted: Counter[Words], most: int, without: Iterable[Words] = ()) -> list[Words]:
+    """The lists that win most often, shorter ones first among equals: always the same order."""
+    known = set(without)
+    ranked = sorted(counted, key=lambda words: (-counted[words], len(words), words))
+    return [words for words in ranked if words not in known][:most]
+
+
+class _Run:
+    """A run's state."""
+
+    def __init__(
+        self, corpus: Corpus, store: LabelStore, settings: Settings, runner: Runner, progress: Progress
+    ) -> None:
+        self._corpus, self._store, self._settings = corpus, store, settings
+        self._runner, self._progress = runner, progress
+        self.failed: dict[str, str] = {}
+
+    def search(self, what: str, keys: Sequence[str], earlier: Sequence[str]) -> None:
+        """Search a round's functions with what the earlier rounds' taught."""
+        labels = self._store.labels
+        waiting = [key for key in keys if key not in labels]
+        if not waiting:
+            return
+        settings = replace(self._settings, knowledge=self._learned(earlier))
+        done = len(keys) - len(waiting)
+
+        def enter(key: str, result: Searched) -> None:
+            self._store.add(Label(key, result.oz, result.found, result.compiles))
+
+        self._work(what, {key: Item(key) for key in waiting}, SearchUnit(settings), enter, done)
+
+    def broadcast(self, keys: Sequence[str]) -> None:
+        """Try the winners of all functions on each, again until nothing moves."""
+        store = self._store
+        tried: set[Words] = set(self._settings.knowledge.lists)
+        fewest = max(2, round(_STILL * len(keys)))
+        for number in range(1, _MOST_BROADCASTS + 1):
+            noted = store.noted(f"broadcast-{number}")
+            if noted is None:  # decided once: a run that goes on must try the same lists
+                counted = winners(store.labels[key] for key in keys if key in store.labels)
+                often = Counter({words: count for words, count in counted.items() if count >= fewest})
+                noted = most_common(often, _BROADCAST_LISTS, tried)
+                store.flush()
+                store.note(f"broadcast-{number}", noted)
+            lists = tuple(tuple(words) for words in noted)
+            if not lists:
+                return
+            tried |= set(lists)
+            waiting = [key for key in keys if key in store.labels and store.labels[key].broadcasts < number]
+            items = {key: Item(key, lists=lists, best=store.labels[key].found) for key in waiting}
+
+            def enter(key: str, result: Searched, number: int = number) -> None:
+                old = store.labels[key]
+                store.add(Label(key, old.oz, result.found, old.compiles + result.compiles, number))
+
+            self._work(f"broadcast {number}", items, BroadcastUnit(self._settings), enter, len(keys) - len(waiting))
+
+    def _learned(self, earlier: Sequence[str]) -> Knowledge:
+        start = self._settings.knowledge
+        return start.extended(
+            start.lists, winners(self._store.labels[key] for key in earlier if key in self._store.labels)
+        )
+
+    def _work(
+        self,
+        what: str,
+        items: dict[str, Item],
+        unit: SearchUnit | BroadcastUnit,
+        enter: Callable[[str, Searched], None],
+        done: int,
+    ) -> None:
+        total, flushed = done + len(items), time.monotonic()
+        while items:
+            again: dict[str, Item] = {}
+            order = self._corpus.in_order_of_shards(items)
+            jobs = (Job(self._corpus.bitcode(key), (items[key].to_text(),), key, each=unit) for key in order)
+            for job, (outcome,) in self._runner.run(jobs):
+                key = job.name
+                if isinstance(outcome, Searched):
+                    enter(key, outcome)
+                elif (retry := after_death(items[key], outcome)) is not None:
+                    again[key] = retry
+                    continue
+                else:
+                    self.failed[key] = f"{outcome.status}: {outcome.message}"
+                done += 1
+                self._progress(what, done, total)
+                if time.monotonic() - flushed > _FLUSH_SECONDS:
+                    self._store.flush()
+                    flushed = time.monotonic()
+            items = again
+        self._store.flush()

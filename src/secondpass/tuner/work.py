@@ -1,0 +1,222 @@
+"""The tuner's units of work: what a worker does with one function. Plain values in, plain values out.
+
+Both units are functions of their arguments alone, whatever machine runs them and in whatever order, so
+a run that was interrupted ends as one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import re
+import time
+from dataclasses import dataclass, replace
+
+from secondpass.errors import LLVMError
+from secondpass.llvm.jobs import Outcome, Status
+from secondpass.llvm.library import load
+from secondpass.llvm.passes import Words
+from secondpass.prompt import Objective
+from secondpass.tuner.explorer import RUNNING, Explorer
+from secondpass.tuner.knowledge import Knowledge, Sampler
+from secondpass.tuner.search import OZ, Budget, Found, Search
+
+_MOST_DEATHS = 12
+"""Workers that may die on one function before it is given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How functions are searched.
+
+    Attributes:
+        objective: what to make small.
+        knowledge: lists and pass statistics to start from.
+        budget: compiles, and when to stop early.
+        seed: with a function's hash it decides every draw.
+        step_seconds: longest a single pass may run.
+        traced: report how the best value fell with the compiles.
+    """
+
+    objective: Objective
+    knowledge: Knowledge
+    budget: Budget
+    seed: int = 0
+    step_seconds: float = 5.0
+    traced: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One function to work on.
+
+    Attributes:
+        key: its hash.
+        deaths: the lists at which a worker died on it, in order.
+        lists: what to try: for a broadcast nothing else, for a search before anything else.
+        best: for a broadcast: what is known already, best first.
+    """
+
+    key: str
+    deaths: tuple[Words, ...] = ()
+    lists: tuple[Words, ...] = ()
+    best: tuple[Found, ...] = ()
+
+    @property
+    def banned(self) -> frozenset[Words]:
+        """The lists that killed two workers: one death may have come from outside."""
+        return frozenset(words for words in self.deaths if self.deaths.count(words) > 1)
+
+    def to_text(self) -> str:
+        """As a sandbox job's item."""
+        found = [[it.passes, it.value] for it in self.best]
+        return json.dumps({"key": self.key, "deaths": self.deaths, "lists": self.lists, "best": found})
+
+    @classmethod
+    def from_text(cls, text: str) -> Item:
+        """The inverse of `to_text`."""
+        data = json.loads(text)
+        found = tuple(Found(tuple(passes), value) for passes, value in data["best"])
+        return cls(data["key"], tuple(map(tuple, data["deaths"])), tuple(map(tuple, data["lists"])), found)
+
+
+@dataclass(frozen=True, slots=True)
+class Searched(Outcome):
+    """What a unit of work found.
+
+    Attributes:
+        oz: the value of -Oz.
+        found: the best list, then the next best, distinct in effect.
+        compiles: lists whose value was found out.
+        trace: compiles, seconds and value whenever the best fell, where asked for.
+    """
+
+    oz: int = 0
+    found: tuple[Found, ...] = ()
+    compiles: int = 0
+    trace: tuple[tuple[int, float, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SearchUnit:
+    """Search a function from the start. Called in a worker with its bitcode and an `Item`."""
+
+    settings: Settings
+
+    def prepare(self) -> None:
+        """Make the sampler."""
+        _sampler(self.settings.knowledge)
+
+    def __call__(self, bitcode: bytes, text: str) -> Outcome:
+        """Search, minimise, confirm."""
+        item, settings = Item.from_text(text), self.settings
+        trace: list[tuple[int, float, int]] = []
+        started = time.perf_counter()
+
+        def note(compiles: int, best: int) -> None:
+            if settings.traced:
+                trace.append((compiles, time.perf_counter() - started, best))
+
+        _forget_stderr()
+        try:
+            with Explorer(bitcode, settings.objective, settings.step_seconds) as explorer:
+                search = Search(explorer, item.banned, note)
+                rng = random.Random(f"{settings.seed} {item.key}")
+                search.run(settings.knowledge, _sampler(settings.knowledge), settings.budget, rng, item.lists)
+                return _result(explorer, search, settings.budget, trace, started)
+        except LLVMError as error:
+            return Outcome(Status.INVALID, str(error))
+
+
+@dataclass(frozen=True, slots=True)
+class BroadcastUnit:
+    """Try lists that won elsewhere on a function that was searched before."""
+
+    settings: Settings
+
+    def __call__(self, bitcode: bytes, text: str) -> Outcome:
+        """Try, minimise what is better, confirm."""
+        item, settings = Item.from_text(text), self.settings
+        started = time.perf_counter()
+        _forget_stderr()
+        try:
+            with Explorer(bitcode, settings.objective, settings.step_seconds) as explorer:
+                search = Search(explorer, item.banned)
+                before = min((it.value for it in item.best), default=None)
+                for found in item.best:
+                    search.try_list(found.passes)
+                known = search.compiles
+                for words in item.lists:
+                    search.try_list(words)
+                if before is not None and search.best is not None and search.value(search.best) >= before:
+                    return Searched(Status.OK, found=item.best, compiles=search.compiles - known)
+                search.try_list(OZ)
+                return _result(explorer, search, settings.budget, [], started)
+        except LLVMError as error:
+            return Outcome(Status.INVALID, str(error))
+
+
+def after_death(item: Item, outcome: Outcome) -> Item | None:
+    """The same work again, knowing where its worker died; None where that does not help.
+
+    A death may have come from outside, and counts when it comes again. Nobody but the pass itself takes all memory.
+    """
+    words = culprit(outcome.last_words)
+    if words is None or len(item.deaths) >= _MOST_DEATHS:
+        return None
+    times = 2 if outcome.status is Status.MEMORY else 1
+    again = replace(item, deaths=(*item.deaths, *[words] * times))
+    return None if OZ in again.banned else again
+
+
+def culprit(last_words: str) -> Words | None:
+    """The list a dead worker was at."""
+    found = re.findall(f"^{RUNNING}(.+)$", last_words, re.MULTILINE)
+    return tuple(found[-1].split()) if found else None
+
+
+def _result(
+    explorer: Explorer, search: Search, budget: Budget, trace: list[tuple[int, float, int]], started: float
+) -> Searched:
+    oz = explorer.confirm(OZ)
+    if oz is None or search.best is None:
+        return Searched(Status.BROKEN, "-Oz fails on it")
+    others, best = budget.others, search.lists[search.best]
+    best = search.minimise(best) if budget.minimise else explorer.useful(best) or best
+    lists = [best]
+    for _, words in search.ranked():
+        if len(lists) >= others + 3:
+            break
+        shorter = explorer.useful(words) or words
+        if shorter not in lists and explorer.known(shorter) is not explorer.known(best):
+            lists.append(shorter)
+    found = sorted(search.confirmed(lists, others + 1), key=lambda it: (it.value, len(it.passes)))
+    if not found or found[0].value > oz:
+        found.insert(0, Found(OZ, oz))
+    seconds = time.perf_counter() - started
+    return Searched(
+        Status.OK,
+        seconds=seconds,
+        oz=oz,
+        found=tuple(found[: others + 1]),
+        compiles=search.compiles,
+        trace=tuple(trace),
+    )
+
+
+_samplers: dict[str, Sampler] = {}
+
+
+def _sampler(knowledge: Knowledge) -> Sampler:
+    """The sampler of a knowledge, made once in a process."""
+    if knowledge.digest not in _samplers:
+        _samplers.clear()
+        _samplers[knowledge.digest] = Sampler(knowledge, [entry.text for entry in load().vocabulary()])
+    return _samplers[knowledge.digest]
+
+
+def _forget_stderr() -> None:
+    """Empty this worker's stderr, a file in memory: it holds what earlier functions ran."""
+    os.ftruncate(2, 0)
+    os.lseek(2, 0, os.SEEK_SET)

@@ -1,0 +1,487 @@
+"""The autotuner: every state once, nothing worse than -Oz, the same labels however often it is killed."""
+
+import fcntl
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from compiling import CODEC, PROGRAM, SECONDPASS, unoptimised
+
+from secondpass.errors import CorpusError, InputError, LLVMError
+from secondpass.llvm.jobs import Job, Outcome, Status
+from secondpass.llvm.module import Module
+from secondpass.llvm.passes import PassList
+from secondpass.llvm.sandbox import Sandbox
+from secondpass.llvm.vocabulary import VOCABULARY
+from secondpass.prompt import Objective
+from secondpass.tuner import labels as labels_module
+from secondpass.tuner import tune as tune_module
+from secondpass.tuner.coreset import coreset, greedy_cover, shipped
+from secondpass.tuner.explorer import Explorer
+from secondpass.tuner.knowledge import Knowledge, Sampler
+from secondpass.tuner.search import OZ, Budget, Found, Search
+from secondpass.tuner.work import BroadcastUnit, Item, Searched, SearchUnit, Settings, after_death, culprit
+
+WORDS = [entry.text for entry in VOCABULARY]
+KNOWLEDGE = Knowledge().extended(
+    [("default<O1>",), ("sroa", "gvn", "simplifycfg"), ("default<O2>", "gvn-hoist")], {("sroa", "gvn", "dse"): 3}
+)
+UNINTERRUPTED = Settings(Objective.INSTRUCTIONS, Knowledge(), Budget(40))
+"""What the command line makes of the options of `command`."""
+SETTINGS = Settings(Objective.INSTRUCTIONS, KNOWLEDGE, Budget(40), seed=1)
+
+
+def functions():
+    """The example programs' functions, as bitcode by name."""
+    found = {}
+    for path in (CODEC, *PROGRAM):
+        with Module.parse(unoptimised(path)) as module:
+            for name, part in module.split():
+                with part:
+                    found[name] = part.to_bitcode()
+    return found
+
+
+FUNCTIONS = functions()
+LONG = "run_command"
+
+
+def counted(bitcode, words):
+    """The instructions that a list leaves, compiled in one piece."""
+    with Module.parse(bitcode) as module:
+        module.run(PassList.of(*words))
+        return module.instruction_count
+
+
+def random_list(rng):
+    return tuple(rng.choice(WORDS) for _ in range(rng.randint(1, 10)))
+
+
+# Explorer
+
+
+def test_a_walk_ends_where_the_whole_list_does():
+    rng = random.Random(3)
+    for name in sorted(FUNCTIONS)[:12]:
+        with Explorer(FUNCTIONS[name], Objective.INSTRUCTIONS) as explorer:
+            for _ in range(12):
+                words = random_list(rng)
+                assert explorer.walk(words).instructions == counted(FUNCTIONS[name], words), words
+
+
+def test_a_pass_that_kills_is_kept_away_from_its_state_whatever_leads_there():
+    with Explorer(FUNCTIONS[LONG], Objective.INSTRUCTIONS) as explorer:
+        explorer.forbid(("sroa", "gvn"))
+        with pytest.raises(LLVMError, match="gvn"):
+            explorer.walk(("sroa", "sroa", "gvn"))  # the second changes nothing
+        assert explorer.walk(("sroa", "dse")) is not explorer.root
+        assert explorer.walk(("gvn",)) is not explorer.root
+        explorer.forbid(("sroa", "simplifycfg"))
+        with pytest.raises(LLVMError, match="early-cse"):
+            explorer.walk(("sroa", "early-cse"))
+
+
+def test_a_pass_that_kills_in_two_places_is_kept_away_from_all():
+    with Explorer(FUNCTIONS[LONG], Objective.INSTRUCTIONS) as explorer:
+        explorer.forbid(("gvn",))
+        explorer.forbid(("gvn",))
+        assert explorer.walk(("sroa", "gvn")) is not explorer.root
+        explorer.forbid(("sroa", "dse", "gvn"))
+        with pytest.raises(LLVMError, match="gvn"):
+            explorer.walk(("sroa", "simplifycfg", "gvn"))
+
+
+def test_a_death_of_memory_is_laid_at_the_pass_at_once_any_other_when_it_comes_again():
+    last_words = "\nrunning: sroa newgvn\n"
+    item = after_death(Item("f"), Outcome(Status.CRASH, last_words=last_words))
+    assert item is not None and not item.banned
+    again = after_death(item, Outcome(Status.CRASH, last_words=last_words))
+    full = after_death(Item("f"), Outcome(Status.MEMORY, last_words=last_words))
+    assert again is not None and full is not None
+    assert again.banned == full.banned == {("sroa", "newgvn")}
+    assert after_death(Item("f"), Outcome(Status.MEMORY, last_words=f"\nrunning: {OZ[0]}\n")) is None
+
+
+def test_the_passes_of_a_shared_prefix_run_once():
+    with Explorer(FUNCTIONS[LONG], Objective.INSTRUCTIONS) as explorer:
+        explorer.walk(("sroa", "gvn", "simplifycfg"))
+        steps = explorer.steps
+        explorer.walk(("sroa", "gvn", "dse"))
+        assert explorer.steps == steps + 1
+        assert explorer.known(("sroa", "gvn")) is explorer.walk(("sroa", "gvn"))
+        assert explorer.known(("gvn", "sroa")) is None
+        assert explorer.steps == steps + 1
+
+
+def test_a_pass_that_changes_nothing_leads_back_and_is_not_useful():
+    with Explorer(FUNCTIONS[LONG], Objective.INSTRUCTIONS) as explorer:
+        state = explorer.walk(("sroa",))
+        assert explorer.walk(("sroa", "sroa")) is state
+        assert explorer.useful(("sroa", "sroa", "lower-constant-intrinsics", "simplifycfg")) == ("sroa", "simplifycfg")
+
+
+def test_states_whose_modules_were_dropped_are_made_again(monkeypatch):
+    monkeypatch.setattr("secondpass.tuner.explorer._HELD_INSTRUCTIONS", 1)
+    rng = random.Random(5)
+    with Explorer(FUNCTIONS[LONG], Objective.INSTRUCTIONS) as explorer:
+        for _ in range(15):
+            words = random_list(rng)
+            assert explorer.walk(words).instructions == counted(FUNCTIONS[LONG], words), words
+
+
+def test_bytes_are_those_of_the_native_code():
+    with Explorer(FUNCTIONS[LONG], Objective.BYTES) as explorer, Module.parse(FUNCTIONS[LONG]) as module:
+        module.run_oz()
+        assert explorer.value(explorer.walk(OZ)) == module.native_size == explorer.confirm(OZ)
+
+
+# Knowledge
+
+
+def test_draws_follow_the_winners_and_leave_no_pass_out():
+    sampler = Sampler(Knowledge().extended((), {("sroa", "gvn"): 1000.0}), WORDS)
+    rng = random.Random(1)
+    after = Counter(sampler.after("sroa", rng) for _ in range(4000))
+    assert after.most_common(1)[0][0] == "gvn"
+    assert after["gvn"] > 2000
+    assert len(after) > 0.9 * len(WORDS)
+    assert {sampler.any(rng) for _ in range(4000)} == set(WORDS)
+
+
+def test_passes_that_the_loaded_llvm_lacks_are_never_drawn():
+    sampler = Sampler(Knowledge().extended((), {("sroa", "gvn"): 10.0}), [word for word in WORDS if word != "gvn"])
+    rng = random.Random(1)
+    assert "gvn" not in {draw for _ in range(500) for draw in (sampler.step("sroa", rng), sampler.any(rng))}
+
+
+def test_equal_knowledge_has_an_equal_digest_and_other_knowledge_another():
+    assert KNOWLEDGE.digest == KNOWLEDGE.extended(KNOWLEDGE.lists, {}).digest
+    assert KNOWLEDGE.digest != KNOWLEDGE.extended(KNOWLEDGE.lists, {("dse",): 1}).digest
+
+
+# Search
+
+
+def searched(name, settings=SETTINGS, **item):
+    with Sandbox(1) as sandbox:
+        job = Job(FUNCTIONS[name], (Item(name, **item).to_text(),), name, each=SearchUnit(settings))
+        return sandbox.compile(job)[0]
+
+
+def test_what_is_reported_is_what_the_compiler_gives_and_never_worse_than_oz():
+    for name in sorted(FUNCTIONS)[::4]:
+        result = searched(name)
+        assert isinstance(result, Searched)
+        assert result.oz == counted(FUNCTIONS[name], OZ)
+        assert result.found[0].value <= result.oz
+        assert [it.value for it in result.found] == [counted(FUNCTIONS[name], it.passes) for it in result.found]
+        assert len({it.passes for it in result.found}) == len(result.found) <= SETTINGS.budget.others + 1
+
+
+def test_the_next_best_lists_differ_from_the_best_in_effect():
+    result = searched(LONG)
+    with Explorer(FUNCTIONS[LONG], Objective.INSTRUCTIONS) as explorer:
+        states = [explorer.walk(it.passes) for it in result.found]
+    assert len(states) > 1
+    assert len(set(states)) == len(states)
+
+
+def test_the_same_seed_finds_the_same_and_more_compiles_find_no_less():
+    assert searched(LONG).found == searched(LONG).found
+    short = searched(LONG, replace(SETTINGS, budget=Budget(5)))
+    long = searched(LONG, replace(SETTINGS, budget=Budget(120)))
+    assert long.found[0].value <= short.found[0].value
+    assert short.compiles < long.compiles
+
+
+def test_no_pass_of_the_best_list_is_superfluous():
+    best = searched(LONG, replace(SETTINGS, budget=Budget(120))).found[0]
+    shorter = [best.passes[:index] + best.passes[index + 1 :] for index in range(len(best.passes))]
+    assert all(counted(FUNCTIONS[LONG], words) > best.value for words in shorter if words)
+
+
+def test_a_search_that_stands_still_stops_early():
+    patient = searched(LONG, replace(SETTINGS, budget=Budget(2000, patience=30)))
+    assert patient.compiles < 2000
+
+
+def test_a_banned_list_is_not_run_and_neither_is_what_begins_with_it():
+    with Explorer(FUNCTIONS[LONG], Objective.INSTRUCTIONS) as explorer:
+        search = Search(explorer, frozenset({("sroa", "gvn")}))
+        assert search.try_list(("sroa", "gvn", "dse")) is None
+        assert search.try_list(("sroa", "dse")) is not None
+        assert explorer.known(("sroa", "gvn")) is None
+
+
+def test_a_pass_that_takes_too_long_names_the_list_in_the_workers_last_words():
+    result = searched(LONG, replace(SETTINGS, step_seconds=1e-5))
+    assert type(result) is Outcome
+    assert result.status is Status.TIMEOUT
+    assert culprit(result.last_words) == OZ
+
+
+def test_a_broadcast_takes_what_is_better_and_keeps_what_is_not():
+    best = searched(LONG, replace(SETTINGS, budget=Budget(120))).found
+    poor = (Found(OZ, counted(FUNCTIONS[LONG], OZ)),)
+    with Sandbox(1) as sandbox:
+
+        def broadcast(known, lists):
+            item = Item(LONG, lists=lists, best=known)
+            job = Job(FUNCTIONS[LONG], (item.to_text(),), LONG, each=BroadcastUnit(SETTINGS))
+            return sandbox.compile(job)[0]
+
+        improved = broadcast(poor, (("dce",), best[0].passes))
+        assert improved.found[0].value == best[0].value < poor[0].value
+        assert improved.compiles >= 2
+        assert broadcast(best, (("dce",), ("sroa", "dce"))).found == best
+
+
+# Coresets
+
+
+def test_greedy_cover_takes_the_list_that_helps_most_and_then_what_it_leaves():
+    values = {("a",): [8, 10, 10, 10], ("b",): [9, 9, 9, 10], ("c",): [10, 10, 10, 9], ("d",): [11, 9, 9, 10]}
+    chosen = greedy_cover(values, [10, 10, 10, 10], 3)
+    assert [words for words, _ in chosen] == [("b",), ("a",), ("c",)]
+    assert [round(gain * 40) for _, gain in chosen] == [3, 4, 5]
+    assert greedy_cover({("x",): [10, 11]}, [10, 10], 5) == []
+
+
+@pytest.mark.parametrize("objective", list(Objective))
+def test_the_shipped_coreset_is_well_formed(objective):
+    lists = coreset(objective, 50)
+    assert len(set(lists)) == 50
+    assert OZ not in shipped(objective).lists
+    with pytest.raises(InputError, match="50 lists ship"):
+        coreset(objective, 51)
+
+
+# Labels
+
+LABEL = labels_module.Label("f" * 24, 10, (Found(("sroa", "gvn"), 8), Found(OZ, 10)), 40, 1)
+arrow = pytest.importorskip("pyarrow", reason="labels need pyarrow: pip install secondpass[corpus]")
+
+
+def test_labels_come_back_as_they_were_and_later_ones_win(tmp_path):
+    path = tmp_path / "labels.parquet"
+    with labels_module.LabelStore(path, Objective.INSTRUCTIONS) as store:
+        store.add(replace(LABEL, compiles=1))
+        store.flush()
+        store.add(LABEL)
+    with labels_module.LabelStore(path, Objective.INSTRUCTIONS) as store:
+        assert store.labels == {LABEL.hash: LABEL}
+        store.merge()
+    assert labels_module.read_labels(path, Objective.INSTRUCTIONS) == {LABEL.hash: LABEL}
+    assert list((tmp_path / "labels.parquet.parts").glob("*.parquet")) == []
+
+
+def test_a_second_tuner_is_refused_while_the_first_lives(tmp_path):
+    path = tmp_path / "labels.parquet"
+    with labels_module.LabelStore(path, Objective.INSTRUCTIONS), pytest.raises(CorpusError, match="another tuner"):
+        labels_module.LabelStore(path, Objective.INSTRUCTIONS)
+    with labels_module.LabelStore(path, Objective.INSTRUCTIONS):
+        pass
+
+
+@pytest.mark.parametrize(("name", "value"), [("llvm", "19.1.0"), ("vocabulary", 0), ("normal_form", 1)])
+def test_labels_of_other_versions_are_refused_with_the_reason(tmp_path, monkeypatch, name, value):
+    path = tmp_path / "labels.parquet"
+    made = labels_module.versions(Objective.INSTRUCTIONS) | {name: value}
+    monkeypatch.setattr(labels_module, "versions", lambda objective: made)
+    labels_module.write_labels(path, [LABEL], Objective.INSTRUCTIONS)
+    monkeypatch.undo()
+    with pytest.raises(CorpusError, match=rf"made with {name.replace('_', ' ')} {value}"):
+        labels_module.read_labels(path, Objective.INSTRUCTIONS)
+
+
+def test_labels_for_the_other_objective_are_refused(tmp_path):
+    path = tmp_path / "labels.parquet"
+    labels_module.write_labels(path, [LABEL], Objective.BYTES)
+    with pytest.raises(CorpusError, match="made with objective bytes, not instructions"):
+        labels_module.read_labels(path, Objective.INSTRUCTIONS)
+
+
+@pytest.mark.parametrize("damage", [b"", b"PAR1 but not really", None])
+def test_a_damaged_label_file_is_named(tmp_path, damage):
+    path = tmp_path / "labels.parquet"
+    labels_module.write_labels(path, [LABEL], Objective.INSTRUCTIONS)
+    path.write_bytes(path.read_bytes()[:-20] if damage is None else damage)
+    with pytest.raises(CorpusError, match=r"labels\.parquet: cannot be read"):
+        labels_module.read_labels(path, Objective.INSTRUCTIONS)
+
+
+# A whole corpus
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """The example programs as a corpus, made by the command."""
+    out = tmp_path_factory.mktemp("corpus")
+    subprocess.run(
+        [SECONDPASS, "corpus", "files", CODEC, *PROGRAM, "--project", "examples", "--split", "train", "--out", out],
+        check=True,
+        capture_output=True,
+    )
+    return out
+
+
+def command(corpus, out, *options):
+    return [SECONDPASS, "tune", corpus, "--out", out, "--budget", "40", *map(str, options)]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(corpus, tmp_path_factory):
+    """The labels of a run that nobody disturbed, and what it printed."""
+    out = tmp_path_factory.mktemp("labels") / "labels.parquet"
+    run = subprocess.run(command(corpus, out), capture_output=True, text=True, check=True)
+    return labels_module.read_labels(out, Objective.INSTRUCTIONS), run.stdout
+
+
+def test_every_function_of_a_corpus_gets_a_label(corpus, uninterrupted):
+    from secondpass.corpus.store import Corpus
+
+    labels, printed = uninterrupted
+    opened = Corpus(corpus)
+    assert labels.keys() == opened.entries.keys()
+    assert f"{len(labels)} functions" in printed
+    for key, label in labels.items():
+        assert label.oz == opened.entries[key].oz
+        assert label.best.value <= label.oz
+        if "gvn-sink" not in label.best.passes:  # what it does depends on addresses, which this process has others of
+            assert label.best.value == counted(opened.bitcode(key), label.best.passes)
+    assert sum(label.gain for label in labels.values()) > 0
+
+
+def test_a_killed_run_goes_on_to_the_same_labels(corpus, uninterrupted, tmp_path):
+    out = tmp_path / "labels.parquet"
+    environment = os.environ | {"SECONDPASS_TEST_FLUSH": "1"}
+    kills = 0
+    for _ in range(3):
+        options = ["--resume"] if kills else []
+        process = subprocess.Popen(command(corpus, out, *options), stdout=subprocess.DEVNULL, env=environment)
+        before = len(list((tmp_path / "labels.parquet.parts").glob("*.parquet"))) if kills else 0
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if len(list((tmp_path / "labels.parquet.parts").glob("*.parquet"))) > before:
+                process.send_signal(signal.SIGKILL)
+                kills += 1
+                break
+            time.sleep(0.005)
+        process.wait()
+    assert kills > 0
+    subprocess.run(command(corpus, out, "--resume"), stdout=subprocess.DEVNULL, check=True)
+    assert labels_module.read_labels(out, Objective.INSTRUCTIONS) == uninterrupted[0]
+
+
+def test_rounds_learn_from_earlier_ones_alone(corpus, tmp_path, monkeypatch):
+    from secondpass.corpus.store import Corpus
+
+    monkeypatch.setattr(tune_module, "_FIRST_ROUND", 8)
+    opened, found = Corpus(corpus), []
+    for workers in (1, 2):
+        with (
+            Sandbox(workers) as sandbox,
+            labels_module.LabelStore(tmp_path / f"{workers}.parquet", Objective.INSTRUCTIONS) as store,
+        ):
+            tune_module.tune(opened, list(opened.entries), store, SETTINGS, sandbox)
+            found.append(dict(store.labels))
+    assert found[0] == found[1]
+
+
+def test_rounds_cover_every_function_once():
+    for functions_ in (0, 1, 256, 257, 100_000):
+        covered = [index for start, end in tune_module.rounds(functions_) for index in range(start, end)]
+        assert covered == list(range(functions_))
+
+
+def test_a_worker_that_is_killed_from_outside_changes_no_label(corpus, uninterrupted, tmp_path):
+    from secondpass.corpus.store import Corpus
+
+    opened = Corpus(corpus)
+    with (
+        Sandbox(1, reproducible=True) as sandbox,
+        labels_module.LabelStore(tmp_path / "labels.parquet", Objective.INSTRUCTIONS) as store,
+    ):
+        killed = []
+
+        def kill_once(what, done, total):
+            if done == 3 and not killed:
+                killed.extend(sandbox._workers)
+                os.kill(killed[0], signal.SIGKILL)
+
+        report = tune_module.tune(opened, list(opened.entries), store, UNINTERRUPTED, sandbox, kill_once)
+        assert killed
+        assert report.failed == {}
+        assert store.labels == uninterrupted[0]
+
+
+def test_what_a_worker_did_before_changes_no_outcome():
+    sinking = (
+        tuple("instcombine<max-iterations=4;no-verify-fixpoint> jump-threading gvn-sink default<O2>".split()),
+        tuple("mem2reg gvn-sink default<O2>".split()),
+    )
+    item = Item("f", lists=sinking, best=(Found(OZ, 10_000),))
+    before = Job(FUNCTIONS[LONG], (Item("g").to_text(),), each=SearchUnit(replace(SETTINGS, budget=Budget(3))))
+    jobs = [Job(bitcode, (item.to_text(),), name, each=BroadcastUnit(SETTINGS)) for name, bitcode in FUNCTIONS.items()]
+    found = []
+    for first in ((), (before,), (before, jobs[0])):
+        with Sandbox(1, reproducible=True) as sandbox:
+            for job in first:
+                sandbox.compile(job)
+            found.append({job.name: outcome.found for job, (outcome,) in sandbox.run(jobs)})
+    assert found[0] == found[1] == found[2]
+    assert any(found[0].values())
+
+
+def test_functions_that_nothing_survives_are_given_up_with_the_reason(corpus, tmp_path):
+    from secondpass.corpus.store import Corpus
+
+    opened = Corpus(corpus)
+    keys = list(opened.entries)[:2]
+    with (
+        Sandbox(1) as sandbox,
+        labels_module.LabelStore(tmp_path / "labels.parquet", Objective.INSTRUCTIONS) as store,
+    ):
+        report = tune_module.tune(opened, keys, store, replace(SETTINGS, step_seconds=1e-5), sandbox)
+    assert report.functions == 0
+    assert report.failed.keys() == set(keys)
+    assert all("took longer" in reason for reason in report.failed.values())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--budget", 0), "--budget must be positive"),
+        (("--split", "test"), "no function there is of the kind asked for"),
+        (("--largest", 0), "no function there is of the kind asked for"),
+    ],
+)
+def test_a_run_that_makes_no_sense_is_refused(corpus, tmp_path, options, said):
+    out = tmp_path / "labels.parquet"
+    run = subprocess.run(command(corpus, out, *options), capture_output=True, text=True)
+    assert run.returncode == 2
+    assert said in run.stderr
+    assert not out.exists()
+
+
+def test_labels_that_are_there_are_not_overwritten_unasked(corpus, tmp_path):
+    out = tmp_path / "labels.parquet"
+    labels_module.write_labels(out, [LABEL], Objective.INSTRUCTIONS)
+    run = subprocess.run(command(corpus, out), capture_output=True, text=True)
+    assert run.returncode == 2
+    assert "--resume goes on with them" in run.stderr
+
+
+def test_a_command_beside_a_running_one_is_refused(corpus, tmp_path):
+    out = tmp_path / "labels.parquet"
+    (tmp_path / "labels.parquet.parts").mkdir()
+    with (tmp_path / "labels.parquet.parts" / "lock").open("a") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        run = subprocess.run(command(corpus, out), capture_output=True, text=True)
+    assert run.returncode == 2
+    assert "another tuner is writing these labels" in run.stderr
