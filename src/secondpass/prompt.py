@@ -1,4 +1,4 @@
-"""The text formats between model and compiler: Task Optimize, its answer, Fast Feedback.
+"""The text formats between model and compiler: Task Optimize, its answer, and Short, Long and Fast Feedback.
 
 Every form is a frozen value with `render`, and a parser that is its exact inverse. A malformed
 answer parses to `Malformed`, a value that says what was wrong. The forms follow the paper (sections
@@ -8,12 +8,26 @@ answer parses to `Malformed`, a value that says what was wrong. The forms follow
     define i32 @f(i32 %0) { ... }             unoptimised IR (`ir.normalise`)
     <|answer|>passes: -sroa -simplifycfg
     count from 27 down to 11
+    <code>                                    the IR it expects, where code is asked for
+    define i32 @f(i32 %0) { ... }
+    </code>
     <|feedback|>valid                         what the compiler found
     count from 27 down to 13
     source right, target wrong
+    code parses, BLEU 0.87                    Short and Long only
+    <code>                                    Long only: the IR that the list leaves
+    define i32 @f(i32 %0) { ... }
+    </code>
     <|answer|>Let me try again.
     passes: -sroa -gvn
     count from 27 down to 11
+
+The first line of a feedback is `invalid:` and the reason, without counts, where the list could not be
+run. The line about code is one of
+
+    no code
+    code parses, BLEU 0.87                    without the BLEU where nothing was compiled
+    code invalid, BLEU 0.42: line 3: expected instruction opcode
 
 Markers and passes are single tokens of a model's tokenizer: `MARKERS` and `flags()` list them. This
 module knows text; it knows nothing of tokens, engines or LLVM.
@@ -39,12 +53,16 @@ CODE_OPEN, CODE_CLOSE = "<code>\n", "</code>\n"
 MARKERS = (OPTIMIZE, ANSWER, FEEDBACK, END, SURE, TRY_AGAIN, PASSES, COUNT_FROM, DOWN_TO, CODE_OPEN, CODE_CLOSE)
 """Texts that are one token each, so that they neither merge with their neighbours nor split."""
 
-_COUNT = r"(0|[1-9]\d{0,8})"
-_COUNTS = re.compile(rf"{_COUNT}{DOWN_TO}{_COUNT}\n")
+_COUNT = "0|[1-9][0-9]{0,8}"
+_COUNTS = re.compile(rf"({_COUNT}){DOWN_TO}({_COUNT})\n")
+_CODE = "no code|code (?:parses|(?P<code_invalid>invalid))(?:, BLEU (?P<bleu>0[.][0-9]{2}|1[.]00))?"
 _FEEDBACK = re.compile(
-    rf"{re.escape(FEEDBACK)}(?:invalid: (?P<message>[^\n]+)\n"
-    rf"|valid{COUNT_FROM}(?P<source>0|[1-9]\d{{0,8}}){DOWN_TO}(?P<target>0|[1-9]\d{{0,8}})\n"
-    rf"source (?P<source_right>right|wrong), target (?P<target_right>right|wrong)\n){re.escape(ANSWER)}"
+    rf"{re.escape(FEEDBACK)}(?:invalid: (?P<fault>[^\n]+)\n"
+    rf"|valid{COUNT_FROM}(?P<source>{_COUNT}){DOWN_TO}(?P<target>{_COUNT})\n"
+    rf"source (?P<source_right>right|wrong), target (?P<target_right>right|wrong)\n)"
+    rf"(?:(?P<code>{_CODE})(?(code_invalid): (?P<code_fault>[^\n]+))\n"
+    rf"(?:{CODE_OPEN}(?P<compiled>.*){CODE_CLOSE})?)?{re.escape(ANSWER)}",
+    re.DOTALL,
 )
 
 
@@ -162,43 +180,126 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class FastFeedback:
-    """What the compiler found in an answer, as far as the list and the counts tell.
+class CodeFinding:
+    """What the compiler found in an answer's code.
 
     Attributes:
+        fault: what it says about code that does not parse or verify, one line; None for well-formed code.
+        bleu: of the code against the compiled IR, in hundredths: 100 where they do not differ. None
+            where nothing was compiled.
+
+    Raises:
+        ValueError: the fault is not one line, or the BLEU none of 0 to 100.
+    """
+
+    fault: str | None = None
+    bleu: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        _check_line(self.fault)
+        if self.bleu is not None and not 0 <= self.bleu <= 100:
+            raise ValueError(f"a BLEU of {self.bleu} hundredths: it runs from 0 to 100")
+
+    def render(self) -> str:
+        """Its line in a feedback, without the line end."""
+        bleu = "" if self.bleu is None else f", BLEU {self.bleu // 100}.{self.bleu % 100:02}"
+        return f"code parses{bleu}" if self.fault is None else f"code invalid{bleu}: {self.fault}"
+
+
+class Form(StrEnum):
+    """How much a feedback says: each form all that the one before it says, and more (paper, section 2.3)."""
+
+    FAST = "fast"
+    """What the list and the counts tell, so that no code need be written."""
+    SHORT = "short"
+    """What was found in the answer's code too."""
+    LONG = "long"
+    """The compiled IR too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """What the compiler found in an answer.
+
+    Attributes:
+        form: how much of it is told. Where nothing was compiled, Long Feedback has nothing to add to
+            Short and is one.
         fault: why the answer could not be used, one line; None for a valid one.
         source: the true count of the prompt's IR; None where the answer is invalid.
         target: the true count after the list; None where the answer is invalid.
         source_right: whether the answer's source count was true.
         target_right: whether its target count was true.
+        code: about the answer's code; None where it has none, and in Fast Feedback.
+        compiled: the IR that the list leaves, in Long Feedback alone.
+
+    Raises:
+        ValueError: a value that the form or an invalid answer does not have, one that is missing, or a
+            fault of more than a line.
     """
 
-    fault: str | None
+    form: Form
+    fault: str | None = None
     source: int | None = None
     target: int | None = None
     source_right: bool = False
     target_right: bool = False
+    code: CodeFinding | None = None
+    compiled: str | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the text can say all the values."""
+        _check_line(self.fault)
+        missing = [self.source, self.target].count(None)
+        if missing != (0 if self.fault is None else 2) or (missing and (self.source_right or self.target_right)):
+            raise ValueError("feedback has either a fault or both counts")
+        if self.form is Form.FAST and self.code is not None:
+            raise ValueError("Fast Feedback says nothing about code")
+        if (self.form is Form.LONG) != (self.compiled is not None):
+            raise ValueError("compiled IR is what Long Feedback has, and no other form")
+
+    def pieces(self) -> tuple[str, ...]:
+        """The text cut into markers, at even places, and plain text between them, at odd ones.
+
+        Faults and compiled IR can hold anything, a marker's characters too; these are no markers.
+        """
+        about_code = ""
+        if self.form is not Form.FAST:
+            about_code = f"{'no code' if self.code is None else self.code.render()}\n"
+        if self.fault is not None:
+            head = (FEEDBACK, f"invalid: {self.fault}\n{about_code}")
+        else:
+            rights = f"source {_verdict(self.source_right)}, target {_verdict(self.target_right)}"
+            head = (FEEDBACK, "valid", COUNT_FROM, f"{self.source}", DOWN_TO, f"{self.target}\n{rights}\n{about_code}")
+        tail = () if self.compiled is None else (CODE_OPEN, self.compiled, CODE_CLOSE, "")
+        return (*head, *tail, ANSWER)
 
     def render(self) -> str:
         """The text to append after the answer; the model continues with its next answer."""
-        if self.fault is not None:
-            return f"{FEEDBACK}invalid: {self.fault}\n{ANSWER}"
-        return (
-            f"{FEEDBACK}valid{COUNT_FROM}{self.source}{DOWN_TO}{self.target}\n"
-            f"source {_verdict(self.source_right)}, target {_verdict(self.target_right)}\n{ANSWER}"
-        )
+        return "".join(self.pieces())
 
     @classmethod
     def parse(cls, text: str) -> Self | Malformed:
         """The inverse of `render`."""
-        match = _FEEDBACK.fullmatch(text)
-        if not match:
-            return Malformed(text, "not a Fast Feedback")
-        if match["message"] is not None:
-            return cls(match["message"])
-        right = match["source_right"] == "right", match["target_right"] == "right"
-        return cls(None, int(match["source"]), int(match["target"]), *right)
+        found = _FEEDBACK.fullmatch(text)
+        if not found:
+            return Malformed(text, "not a feedback")
+        form = Form.FAST if found["code"] is None else Form.SHORT if found["compiled"] is None else Form.LONG
+        code = None
+        if form is not Form.FAST and found["code"] != "no code":
+            bleu = None if found["bleu"] is None else int(found["bleu"].replace(".", ""))
+            code = CodeFinding(found["code_fault"], bleu)
+        if found["fault"] is not None:
+            return cls(form, found["fault"], code=code, compiled=found["compiled"])
+        right = found["source_right"] == "right", found["target_right"] == "right"
+        counts = int(found["source"]), int(found["target"])
+        return cls(form, None, *counts, *right, code, found["compiled"])
 
 
 def _verdict(right: bool) -> str:
     return "right" if right else "wrong"
+
+
+def _check_line(fault: str | None) -> None:
+    if fault is not None and (not fault or "\n" in fault):
+        raise ValueError(f"a fault is one line of text, not {fault!r}")
