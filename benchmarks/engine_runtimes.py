@@ -25,15 +25,14 @@ import ctranslate2
 import numpy as np
 import onnxruntime
 import tokenizers
-import torch
 import transformers
 
 from secondpass.engines.onnx_network import Cache, Network
 from secondpass.engines.sampling import log_probabilities
-from secondpass.model.architecture import Llama
-from secondpass.model.export import network
+from secondpass.model import llama
+from secondpass.model.export import network, weights_of
 from secondpass.model.manifest import Manifest
-from secondpass.model.presets import Shape, shape
+from secondpass.model.presets import Shape
 
 PROMPT, STEPS, BRANCHES, THREADS = 400, 40, (1, 10), (1, 2)
 
@@ -125,26 +124,10 @@ class CTranslate2:
 
 def write_models(sizes: Shape, directory: Path) -> Manifest:
     """The same random weights for both runtimes."""
-    torch.manual_seed(0)
-    model = Llama(sizes)
-    weights = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-    (directory / "model.onnx").write_bytes(network(sizes, weights).SerializeToString())
-    config = transformers.LlamaConfig(
-        vocab_size=sizes.vocabulary,
-        hidden_size=sizes.width,
-        intermediate_size=sizes.feed_forward,
-        num_hidden_layers=sizes.layers,
-        num_attention_heads=sizes.heads,
-        num_key_value_heads=sizes.key_value_heads,
-        max_position_embeddings=sizes.context,
-        rms_norm_eps=sizes.norm_epsilon,
-        tie_word_embeddings=True,
-        bos_token_id=0,
-        eos_token_id=1,
-    )
-    llama = transformers.LlamaForCausalLM(config)
-    llama.model.load_state_dict(model.state_dict())
-    llama.save_pretrained(directory / "transformers")
+    model = llama.initial(sizes, end=1, seed=0)
+    (directory / "model.onnx").write_bytes(network(sizes, weights_of(model)).SerializeToString())
+    model.config.bos_token_id = 0
+    model.save_pretrained(directory / "transformers")
     words = tokenizers.models.WordLevel({f"t{token}": token for token in range(sizes.vocabulary)}, unk_token="t0")
     transformers.PreTrainedTokenizerFast(
         tokenizer_object=tokenizers.Tokenizer(words), bos_token="t0", eos_token="t1", unk_token="t0"
@@ -202,7 +185,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--vocabulary", type=int, default=8192)
     options = parser.parse_args()
-    sizes = shape("small", options.vocabulary)
+    sizes = Shape(vocabulary=options.vocabulary)
     prompt = np.random.default_rng(1).integers(2, sizes.vocabulary, PROMPT)
     print(
         f"onnxruntime {onnxruntime.__version__}, CTranslate2 {ctranslate2.__version__}, {sizes.parameters:,} parameters"

@@ -10,18 +10,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from secondpass.engines.grammar import FIRST_ANSWER, LONGEST_NUMBER, SECOND_ANSWER, Grammar, State
+from secondpass.engines.grammar import FIRST_ANSWER, LONGEST_NUMBER, SECOND_ANSWER, Grammar, Place, State
 from secondpass.engines.sampling import Logits, Written, decode, log_probabilities
 from secondpass.errors import EngineError
 from secondpass.llvm.passes import PassList
-from secondpass.prompt import COUNT_FROM, DOWN_TO, MARKERS, PASSES, SURE, TRY_AGAIN, Answer, flag, flags
+from secondpass.prompt import (
+    CODE_CLOSE,
+    CODE_OPEN,
+    COUNT_FROM,
+    DOWN_TO,
+    MARKERS,
+    PASSES,
+    SURE,
+    TRY_AGAIN,
+    Answer,
+    flag,
+    flags,
+)
 
 WORDS = ("sroa", "early-cse<memssa>", "simplifycfg", "default<O2>", "licm")
 DIGITS = (*"0123456789", "10", "27", "05", "100", "123456", "1234567", "000")
 TEXTS = (*MARKERS, *flags(WORDS), " -unknown", *DIGITS, "\n", "\n\n", " ", "define", "1a", "²")
 IDS = {text: token for token, text in enumerate(TEXTS)}
 LONGEST_LIST = 6
-GRAMMAR = Grammar(IDS, WORDS, LONGEST_LIST)
+CODE_IDS = tuple(token for text, token in IDS.items() if text not in (*MARKERS, *flags(WORDS)))
+GRAMMAR = Grammar(IDS, WORDS, LONGEST_LIST, CODE_IDS)
 
 
 def text_of(tokens: Sequence[int]) -> str:
@@ -118,9 +131,21 @@ def test_what_it_accepts_is_what_the_parser_reads_less_what_it_leaves_out(answer
     assert GRAMMAR.accepts(ids_of(answer.render()), start) == (not left_out)
 
 
+@given(answers)
+@settings(max_examples=300)
+def test_where_code_is_asked_for_it_accepts_answers_with_code_alone(answer: Answer) -> None:
+    left_out = (
+        answer.code is None
+        or len(answer.passes) > LONGEST_LIST
+        or max(answer.source, answer.target) >= 10**LONGEST_NUMBER
+    )
+    start = (FIRST_ANSWER if answer.sure is None else SECOND_ANSWER).with_code()
+    assert GRAMMAR.accepts(ids_of(answer.render()), start) == (not left_out)
+
+
 @given(st.lists(st.integers(0, len(TEXTS) - 1), max_size=12))
 def test_it_accepts_nothing_the_parser_cannot_read(tokens: list[int]) -> None:
-    for start in (FIRST_ANSWER, SECOND_ANSWER):
+    for start in (FIRST_ANSWER, SECOND_ANSWER, FIRST_ANSWER.with_code(), SECOND_ANSWER.with_code()):
         if GRAMMAR.accepts(tokens, start):
             assert isinstance(Answer.parse(text_of(tokens)), Answer)
 
@@ -154,8 +179,8 @@ def test_a_second_answer_begins_with_a_verdict_on_the_first() -> None:
     assert not GRAMMAR.accepts(ids_of(rest), SECOND_ANSWER)
 
 
-def allowed_after(text: str, room: int = 100) -> set[str]:
-    state = FIRST_ANSWER
+def allowed_after(text: str, room: int = 100, *, code: bool = False) -> set[str]:
+    state = FIRST_ANSWER.with_code() if code else FIRST_ANSWER
     for token in ids_of(text):
         state = GRAMMAR.advance(state, token)
     return {TEXTS[token] for token in GRAMMAR.allowed(state, room)}
@@ -187,6 +212,100 @@ def test_the_first_answers_are_the_same_however_many_are_asked_for(start: State)
     assert len({one.tokens for one in many}) > 6
     for n in (1, 2, 5):
         assert written(7, n, start=start) == many[:n]
+
+
+# Code
+
+
+@given(
+    st.integers(0, 2**32),
+    st.integers(0, 40),
+    st.sampled_from((0.0, 0.3, 1.0, 30.0)),
+    st.sampled_from((FIRST_ANSWER, SECOND_ANSWER)),
+    st.sampled_from((0.0, 1.0, 50.0)),
+)
+@settings(max_examples=150)
+def test_every_answer_with_code_is_read_and_fits(
+    seed: int, more: int, temperature: float, first: State, spread: float
+) -> None:
+    start = first.with_code()
+    room = start.shortest + more
+    for one in written(seed, 3, temperature=temperature, room=room, start=start, spread=spread):
+        answer = Answer.parse(text_of(one.tokens))
+        assert isinstance(answer, Answer)
+        assert answer.code is not None
+        assert len(one.tokens) <= room
+        assert GRAMMAR.accepts(one.tokens, start)
+        opening = one.tokens.index(IDS[CODE_OPEN])
+        assert set(one.tokens[opening + 1 : -1]) <= set(CODE_IDS)
+        assert one.tokens[-1] == IDS[CODE_CLOSE]
+
+
+@given(st.data(), st.sampled_from((FIRST_ANSWER, SECOND_ANSWER)), st.booleans(), st.integers(0, 30))
+def test_an_answer_can_be_completed_wherever_it_stands(
+    data: st.DataObject, start: State, code: bool, more: int
+) -> None:
+    state = start.with_code() if code else start
+    room = state.shortest + more
+    while not state.ended:
+        assert state.shortest <= room
+        token = data.draw(st.sampled_from(GRAMMAR.allowed(state, room).tolist()))
+        state, room = GRAMMAR.advance(state, token), room - 1
+    assert room >= 0
+    assert GRAMMAR.allowed(state, room).tolist() == []
+
+
+@given(st.data(), st.sampled_from((FIRST_ANSWER, SECOND_ANSWER)), st.booleans())
+def test_the_shortest_answer_is_as_short_as_is_said(data: st.DataObject, start: State, code: bool) -> None:
+    state = start.with_code() if code else start
+    tokens = []
+    for left in range(state.shortest, 0, -1):
+        assert state.shortest == left
+        tokens.append(data.draw(st.sampled_from(GRAMMAR.allowed(state, left).tolist())))
+        state = GRAMMAR.advance(state, tokens[-1])
+    assert state.ended
+    assert isinstance(Answer.parse(text_of(tokens)), Answer)
+
+
+COUNTED = "passes: -sroa\ncount from 3 down to 1\n"
+
+
+def test_code_is_any_tokens_but_reserved_ones() -> None:
+    code = {TEXTS[token] for token in CODE_IDS}
+    assert allowed_after(COUNTED, code=True) == {CODE_OPEN}
+    assert allowed_after(COUNTED + CODE_OPEN, code=True) == {*code, CODE_CLOSE}
+    assert allowed_after(f"{COUNTED}{CODE_OPEN}define\n\n", code=True) == {*code, CODE_CLOSE}
+    assert allowed_after(f"{COUNTED}{CODE_OPEN}define{CODE_CLOSE}", code=True) == set()
+    assert allowed_after(COUNTED) == set()
+
+
+def test_code_is_closed_where_room_grows_short() -> None:
+    code = {TEXTS[token] for token in CODE_IDS}
+    assert allowed_after(f"{COUNTED}{CODE_OPEN}define", room=2, code=True) == {*code, CODE_CLOSE}
+    assert allowed_after(f"{COUNTED}{CODE_OPEN}define", room=1, code=True) == {CODE_CLOSE}
+    assert allowed_after(f"{PASSES}{flag('sroa')}", room=7, code=True) == {COUNT_FROM}
+
+
+def test_the_tokens_of_code_are_found_once() -> None:
+    state = State(Place.CODE, code=True)
+    assert GRAMMAR.allowed(state, 5) is GRAMMAR.allowed(state, 500)
+
+
+def test_an_answer_that_ended_with_its_counts_goes_on_with_code() -> None:
+    state = FIRST_ANSWER
+    for token in ids_of(COUNTED):
+        state = GRAMMAR.advance(state, token)
+    assert state.ended
+    asked = FIRST_ANSWER.with_code()
+    for token in ids_of(COUNTED):
+        asked = GRAMMAR.advance(asked, token)
+    assert state.with_code() == asked
+    assert not asked.ended
+
+
+def test_the_counts_of_an_answer_are_the_same_with_and_without_code() -> None:
+    for one, other in zip(written(7, 5), written(7, 5, start=FIRST_ANSWER.with_code()), strict=True):
+        assert other.tokens[: len(one.tokens)] == one.tokens
 
 
 def test_answers_that_are_complete_leave_the_batch() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +15,28 @@ import pytest
 torch = pytest.importorskip("torch", reason="the export needs torch (extra: train)")
 pytest.importorskip("onnx", reason="the export needs onnx (extra: train)")
 
-from secondpass.engines.onnx import OnnxEngine  # noqa: E402
+from secondpass.engines.base import Completion  # noqa: E402
+from secondpass.engines.onnx import OnnxEngine, OnnxSequence  # noqa: E402
 from secondpass.errors import EngineError, ModelError, PromptTooLong  # noqa: E402
-from secondpass.model.architecture import Llama  # noqa: E402
+from secondpass.llvm.passes import PassList  # noqa: E402
+from secondpass.model import llama  # noqa: E402
 from secondpass.model.export import export, quantise  # noqa: E402
+from secondpass.model.manifest import MANIFEST, SHIPPED, Manifest  # noqa: E402
 from secondpass.model.presets import Shape  # noqa: E402
 from secondpass.model.tokenizer import Tokenizer  # noqa: E402
-from secondpass.model.train import load_checkpoint  # noqa: E402
-from secondpass.prompt import ANSWER, PASSES, Answer, FastFeedback, OptimizePrompt, flag  # noqa: E402
+from secondpass.prompt import (  # noqa: E402
+    ANSWER,
+    CODE_CLOSE,
+    CODE_OPEN,
+    PASSES,
+    SURE,
+    Answer,
+    CodeFinding,
+    Feedback,
+    Form,
+    OptimizePrompt,
+    flag,
+)
 
 IR = """\
 define i32 @total(ptr %0, i32 %1) {
@@ -32,7 +48,7 @@ define i32 @total(ptr %0, i32 %1) {
 }
 """
 PROMPT = OptimizePrompt(IR)
-FEEDBACK = FastFeedback(None, 6, 4, source_right=False, target_right=False).render()
+FEEDBACK = Feedback(Form.FAST, None, 6, 4, source_right=False, target_right=False)
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +57,11 @@ def tokenizer() -> Tokenizer:
 
 
 @pytest.fixture(scope="module")
-def model(tokenizer: Tokenizer) -> Llama:
-    torch.manual_seed(1)
+def model(tokenizer: Tokenizer) -> llama.LlamaForCausalLM:
     shape = Shape(
         vocabulary=tokenizer.size, context=256, width=64, layers=3, heads=4, key_value_heads=2, feed_forward=176
     )
-    model = Llama(shape).eval()
+    model = llama.initial(shape, end=None, seed=1).eval()
     for parameter in model.parameters():
         if parameter.dim() == 2:  # trained weights are larger than initial ones
             parameter.data *= 4
@@ -54,7 +69,7 @@ def model(tokenizer: Tokenizer) -> Llama:
 
 
 @pytest.fixture(scope="module")
-def directory(model: Llama, tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def directory(model: llama.LlamaForCausalLM, tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("model")
     export(model, tokenizer, out, name="random")
     return out
@@ -65,18 +80,24 @@ def engine(directory: Path) -> OnnxEngine:
     return OnnxEngine.load(directory, longest_list=12)
 
 
-def reference(model: Llama, tokens: list[int]) -> np.ndarray:
+@pytest.fixture(scope="module")
+def coder(directory: Path, tmp_path_factory: pytest.TempPathFactory) -> OnnxEngine:
+    """The same model, said to write code."""
+    out = Path(shutil.copytree(directory, tmp_path_factory.mktemp("coder") / "model"))
+    replace(Manifest.read(out), writes_code=True).write(out)
+    return OnnxEngine.load(out, longest_list=12)
+
+
+def reference(model: llama.LlamaForCausalLM, tokens: list[int]) -> np.ndarray:
     """Log probabilities after each token, by torch in float32."""
     with torch.no_grad():
-        hidden, _ = model(torch.tensor([tokens]))
-        return torch.log_softmax(model.logits(hidden[0]), dim=-1).double().numpy()
+        return torch.log_softmax(model(torch.tensor([tokens])).logits[0], dim=-1).double().numpy()
 
 
 @pytest.fixture(scope="module")
-def rounded(model: Llama) -> Llama:
+def rounded(model: llama.LlamaForCausalLM) -> llama.LlamaForCausalLM:
     """The same model with the weights the export rounds them to."""
-    copy = Llama(model.shape).eval()
-    copy.load_state_dict(model.state_dict())
+    copy = deepcopy(model)
     for parameter in copy.parameters():
         if parameter.dim() == 2:
             integers, scales = quantise(parameter.detach().numpy())
@@ -84,7 +105,7 @@ def rounded(model: Llama) -> Llama:
     return copy
 
 
-def test_the_network_computes_what_torch_computes(engine: OnnxEngine, rounded: Llama) -> None:
+def test_the_network_computes_what_torch_computes(engine: OnnxEngine, rounded: llama.LlamaForCausalLM) -> None:
     ids = engine.tokenizer.encode_prompt(PROMPT)
     empty = engine.network.empty(1)
     logits, _ = engine.network.step(np.array([ids]), empty, empty)
@@ -147,7 +168,7 @@ def test_a_greedy_answer_takes_the_most_probable_allowed_token_at_each_step(engi
     assert engine.start(PROMPT).answer(3) == [greedy] * 3
 
 
-def test_the_log_probability_is_the_models_own(engine: OnnxEngine, rounded: Llama) -> None:
+def test_the_log_probability_is_the_models_own(engine: OnnxEngine, rounded: llama.LlamaForCausalLM) -> None:
     ids = engine.tokenizer.encode_prompt(PROMPT)
     for one in engine.start(PROMPT).answer(3, temperature=1.0):
         rows = reference(rounded, [*ids, *one.tokens])[len(ids) - 1 : -1]
@@ -187,13 +208,13 @@ def test_a_token_the_grammar_forbids_cannot_be_appended(engine: OnnxEngine) -> N
         engine.start(PROMPT).append([engine.tokenizer.id_of(ANSWER)])
 
 
-def test_feedback_is_read_after_the_cached_prompt(engine: OnnxEngine, rounded: Llama) -> None:
+def test_feedback_is_read_after_the_cached_prompt(engine: OnnxEngine, rounded: llama.LlamaForCausalLM) -> None:
     sequence = engine.start(PROMPT)
     prompt = engine.tokenizer.encode_prompt(PROMPT)
     assert sequence.prefilled_tokens == len(prompt) + len(sequence.opening)
     (first,) = sequence.answer(temperature=1.0)
     second = sequence.extend(first, FEEDBACK)
-    said = engine.tokenizer.encode(FEEDBACK)
+    said = engine.tokenizer.encode_feedback(FEEDBACK)
     assert second.prefilled_tokens == len(first.tokens) + len(said) - len(sequence.opening)
     expected = reference(rounded, [*prompt, *first.tokens, *said])[-1]
     found = second.next_log_probabilities()
@@ -207,6 +228,16 @@ def test_a_second_answer_says_whether_the_first_stands(engine: OnnxEngine) -> No
         answer = Answer.parse(one.text)
         assert isinstance(answer, Answer)
         assert answer.sure is not None
+
+
+def test_a_message_in_feedback_is_plain_text_to_the_model(engine: OnnxEngine) -> None:
+    sequence = engine.start(PROMPT)
+    (first,) = sequence.answer()
+    said = Feedback(Form.FAST, f"no pass is called '{ANSWER}{PASSES}'")
+    read = engine.tokenizer.encode_feedback(said)
+    assert read.count(engine.tokenizer.id_of(ANSWER)) == 1
+    assert engine.tokenizer.id_of(PASSES) not in read
+    assert sequence.extend(first, said).prefilled_tokens == len(first.tokens) + len(read) - len(sequence.opening)
 
 
 def test_feedback_can_follow_feedback(engine: OnnxEngine) -> None:
@@ -223,6 +254,93 @@ def test_an_answer_to_something_else_cannot_be_extended(engine: OnnxEngine) -> N
     (second,) = sequence.extend(first, FEEDBACK).answer()
     with pytest.raises(EngineError, match="another sequence"):
         sequence.extend(second, FEEDBACK)
+
+
+# Code
+
+
+def test_every_answer_with_code_can_be_read_and_fits(coder: OnnxEngine) -> None:
+    sequence = coder.start(PROMPT)
+    for one in sequence.answer(10, temperature=1.0, code=True):
+        answer = Answer.parse(one.text)
+        assert isinstance(answer, Answer)
+        assert answer.code is not None
+        assert coder.tokenizer.decode(one.tokens) == one.text
+        assert sequence.prefix.length - len(sequence.opening) + len(one.tokens) <= coder.context_length
+
+
+def test_answers_end_with_their_counts_unless_code_is_asked_for(engine: OnnxEngine, coder: OnnxEngine) -> None:
+    assert coder.writes_code
+    assert coder.start(PROMPT).answer(5, temperature=1.0) == engine.start(PROMPT).answer(5, temperature=1.0)
+
+
+def test_code_comes_after_the_answer_that_is_given_without(coder: OnnxEngine) -> None:
+    sequence = coder.start(PROMPT)
+    (short,), (long,) = sequence.answer(), sequence.answer(code=True)
+    assert long.tokens[: len(short.tokens)] == short.tokens
+    counted = sequence.append(short.tokens[len(sequence.opening) :])
+    assert counted.ended
+    (rest,) = counted.answer(code=True)
+    assert rest.text.startswith(f"{short.text}{CODE_OPEN}")
+    assert isinstance(Answer.parse(rest.text), Answer)
+    assert counted.answer() == [rest_of(counted, short)]
+
+
+def rest_of(sequence: OnnxSequence, completion: Completion) -> Completion:
+    """The same answer, as probable as that sequence, which read it in other steps, holds it."""
+    return replace(completion, log_probability=sequence.written.log_probability)
+
+
+def test_the_log_probability_of_an_answer_with_code_is_the_models_own(
+    coder: OnnxEngine, rounded: llama.LlamaForCausalLM
+) -> None:
+    ids = coder.tokenizer.encode_prompt(PROMPT)
+    (one,) = coder.start(PROMPT).answer(temperature=1.0, code=True)
+    rows = reference(rounded, [*ids, *one.tokens])[len(ids) - 1 : -1]
+    expected = rows[np.arange(len(one.tokens)), list(one.tokens)].sum()
+    assert one.log_probability == pytest.approx(expected, rel=0.02)
+
+
+@pytest.mark.parametrize("tokens", [247, 246, 240])
+def test_answers_with_code_end_within_the_room_there_is(coder: OnnxEngine, tokens: int) -> None:
+    for one in coder.start(long_prompt(coder, tokens)).answer(8, temperature=1.0, code=True):
+        answer = Answer.parse(one.text)
+        assert isinstance(answer, Answer)
+        assert answer.code is not None
+        assert tokens + len(one.tokens) <= 256
+
+
+def test_room_for_an_answer_may_be_none_for_code(coder: OnnxEngine) -> None:
+    sequence = coder.start(long_prompt(coder, 248))
+    assert isinstance(Answer.parse(sequence.answer()[0].text), Answer)
+    with pytest.raises(PromptTooLong):
+        sequence.answer(code=True)
+
+
+def test_long_feedback_on_an_answer_with_code_is_read_after_it(coder: OnnxEngine) -> None:
+    sequence = coder.start(OptimizePrompt("define void @f() {\n  ret void\n}\n"))
+    written = Answer(PassList.of("sroa"), 7, 3, code="define void @f() {\n  rat void\n}\n")
+    first = Completion(written.render(), tuple(coder.tokenizer.encode_answer(written)), -1.0)
+    compiled = f"define void @f() {{\n}}\n{CODE_CLOSE}{ANSWER}{SURE}"
+    said = Feedback(Form.LONG, None, 2, 2, True, False, CodeFinding("line 1: expected type", 0), compiled)
+    second = sequence.extend(first, said)
+    read = coder.tokenizer.encode_feedback(said)
+    assert second.prefilled_tokens == len(first.tokens) + len(read) - len(sequence.opening)
+    answer = Answer.parse(second.answer(code=True)[0].text)
+    assert isinstance(answer, Answer)
+    assert answer.sure is not None
+    assert answer.code is not None
+
+
+def test_a_model_that_writes_no_code_says_so(engine: OnnxEngine) -> None:
+    assert not engine.writes_code
+    with pytest.raises(EngineError, match=r"'random' was not trained to write code; ask for answers without"):
+        engine.start(PROMPT).answer(code=True)
+
+
+def test_the_model_in_the_box_has_a_manifest_from_before_code() -> None:
+    assert "writes_code" not in json.loads((SHIPPED / MANIFEST).read_text())
+    assert not Manifest.read(SHIPPED).writes_code
 
 
 def long_prompt(engine: OnnxEngine, tokens: int) -> OptimizePrompt:
@@ -298,13 +416,15 @@ def test_a_damaged_file_is_named_in_one_line(directory: Path, tmp_path: Path, na
 
 
 def test_a_checkpoint_that_is_none_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "checkpoint.pt"
-    path.write_text("?")
-    with pytest.raises(ModelError, match="is not a checkpoint"):
-        load_checkpoint(path)
+    with pytest.raises(ModelError, match=r"is not a checkpoint: it has no config\.json"):
+        llama.load(tmp_path)
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_text("?")
+    with pytest.raises(ModelError, match="is damaged"):
+        llama.load(tmp_path)
 
 
-def test_a_tokenizer_of_another_size_is_refused(model: Llama, tmp_path: Path) -> None:
+def test_a_tokenizer_of_another_size_is_refused(model: llama.LlamaForCausalLM, tmp_path: Path) -> None:
     other = Tokenizer.train([IR], 600)
-    with pytest.raises(ModelError, match=f"the tokenizer has {other.size} tokens, the model {model.shape.vocabulary}"):
+    with pytest.raises(ModelError, match=f"has {other.size} tokens, the model {model.config.vocab_size}"):
         export(model, other, tmp_path, name="mixed")

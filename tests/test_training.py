@@ -1,151 +1,38 @@
-"""Training data, the architecture and the training loop."""
+"""Presets, and training from them: to the same weights whatever happens on the way."""
 
 from __future__ import annotations
 
-import gzip
 import json
-import random
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import learning
 import pytest
 
-from secondpass.errors import ModelError
-from secondpass.llvm.passes import PassList
-from secondpass.model.data import (
-    Examples,
-    Labelled,
-    Trial,
-    batches,
-    first_answer,
-    judge,
-    read_labelled,
-    second_answer,
+from secondpass.errors import InputError, ModelError
+from secondpass.model.presets import PRESETS, Recipe, Shape, override, preset
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"),
+    [("tiny", 7e6, 9e6), ("small", 25e6, 40e6), ("base", 330e6, 370e6), ("paper-7b", 6_738_415_616, 6_738_415_616)],
 )
-from secondpass.model.presets import Recipe, Shape
-from secondpass.model.presets import shape as named_shape
-from secondpass.model.tokenizer import Tokenizer
-from secondpass.prompt import ANSWER, END, FEEDBACK, SURE, TRY_AGAIN, Answer, FastFeedback, OptimizePrompt
-
-O2, SROA, GVN = (PassList.of(*words) for words in (["default<O2>"], ["sroa", "simplifycfg"], ["mem2reg", "gvn"]))
+def test_a_preset_has_the_parameters_it_promises(name: str, low: float, high: float) -> None:
+    assert low <= preset(name).shape.parameters <= high
 
 
-def function(number: int, size: int = 3) -> Labelled:
-    """A function whose best list can be told from its text."""
-    even = number % 2 == 0
-    body = "".join(f"  store i32 {number}, ptr %{line}\n" for line in range(size))
-    ir = f"define void @{'even' if even else 'odd'}{number}() {{\n{body}  ret void\n}}\n"
-    others = (Trial(GVN if even else SROA, size + 4), Trial(O2, size + 1))
-    return Labelled(ir, size + 5, Trial(SROA if even else GVN, size), others)
-
-
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
-    return Tokenizer.train([function(number).ir for number in range(40)], 600)
-
-
-def examples(tokenizer: Tokenizer, count: int, context: int = 256) -> Examples:
-    found = Examples(tokenizer, context)
-    found.add(function(number) for number in range(count))
-    return found
-
-
-def test_functions_and_labels_are_joined_by_hash(tmp_path: Path) -> None:
-    rows = [("a", "train"), ("b", "valid"), ("c", "train")]
-    functions, labels = tmp_path / "functions.jsonl", tmp_path / "labels.jsonl.gz"
-    functions.write_text("".join(json.dumps({"hash": h, "split": s, "ir": f"ir {h}\n"}) + "\n" for h, s in rows))
-    label = {"hash": "a", "source": 9, "oz": 5, "best": {"passes": ["sroa", "gvn"], "count": 4}, "others": []}
-    with gzip.open(labels, "wt") as out:
-        out.write(json.dumps(label) + "\n")
-    assert read_labelled(functions, labels, "train") == [
-        Labelled("ir a\n", 9, Trial(PassList.of("sroa", "gvn"), 4), ())
-    ]
-    with pytest.raises(ModelError, match="'valid'"):
-        read_labelled(functions, labels, "valid")
-    with pytest.raises(ModelError, match="cannot be read"):
-        read_labelled(tmp_path / "absent.jsonl", labels, "train")
-
-
-def test_an_optimize_example_is_the_prompt_and_the_best_list(tokenizer: Tokenizer) -> None:
-    example = examples(tokenizer, 1).optimize(0)
-    prompt, answer = example.tokens[: example.prompt_end], example.tokens[example.answer_start :]
-    assert tokenizer.decode(prompt) == OptimizePrompt(function(0).ir).render()
-    assert tokenizer.decode(answer) == Answer(SROA, 8, 3).render() + END
-
-
-def test_a_feedback_example_learns_only_the_second_answer(tokenizer: Tokenizer) -> None:
-    example = examples(tokenizer, 1).feedback(0, random.Random(1))
-    assert example is not None
-    middle = tokenizer.decode(example.tokens[example.prompt_end : example.answer_start])
-    first, feedback = middle.split(FEEDBACK)
-    assert isinstance(Answer.parse(first), Answer)
-    assert isinstance(FastFeedback.parse(FEEDBACK + feedback), FastFeedback)
-    second = tokenizer.decode(example.tokens[example.answer_start :])
-    assert second.startswith((SURE, TRY_AGAIN)) and second.endswith(END)
-
-
-@pytest.mark.parametrize("seed", range(200))
-def test_feedback_is_true_and_sureness_is_earned(seed: int) -> None:
-    labelled = function(seed)
-    first, trial = first_answer(labelled, random.Random(seed))
-    feedback = judge(first, labelled.source, trial.count)
-    second = second_answer(labelled, trial, feedback)
-    assert (feedback.source, feedback.target) == (labelled.source, trial.count)
-    assert feedback.source_right == (first.source == labelled.source)
-    assert feedback.target_right == (first.target == trial.count)
-    assert second.sure == (first.target == trial.count and trial.count <= labelled.best.count)
-    assert (second.source, second.target) == (labelled.source, labelled.best.count)
-    assert second.passes == (first.passes if second.sure else labelled.best.passes)
-
-
-def test_first_answers_are_right_and_wrong_in_every_way() -> None:
-    labelled, verdicts = function(0), set()
-    for seed in range(200):
-        first, trial = first_answer(labelled, random.Random(seed))
-        feedback = judge(first, labelled.source, trial.count)
-        verdicts.add((feedback.source_right, feedback.target_right, second_answer(labelled, trial, feedback).sure))
-    assert verdicts == {
-        (s, t, sure) for s in (True, False) for t, sure in ((True, True), (True, False), (False, False))
-    }
-
-
-def test_functions_too_long_for_the_context_are_left_out(tokenizer: Tokenizer) -> None:
-    found = Examples(tokenizer, 128)
-    found.add([function(0), function(1, size=100), function(2)])
-    assert (len(found), found.left_out) == (2, 1)
-    assert all(len(example.tokens) <= 128 for epoch in range(20) for example in found.epoch(epoch, 0, 1.0))
-
-
-def test_an_epoch_is_a_function_of_its_number_and_the_seed(tokenizer: Tokenizer) -> None:
-    found = examples(tokenizer, 20)
-    assert found.epoch(1, 7, 0.5) == found.epoch(1, 7, 0.5)
-    assert found.epoch(1, 7, 0.5) != found.epoch(2, 7, 0.5)
-    assert found.epoch(1, 7, 0.5) != found.epoch(1, 8, 0.5)
-
-
-def test_functions_on_which_nothing_beats_oz_can_be_left_out_of_an_epoch(tokenizer: Tokenizer) -> None:
-    found = Examples(tokenizer, 256)
-    found.add(replace(function(number), beats_oz=number < 5) for number in range(40))
-    assert len(found.epoch(0, 0, 0.0, tie_share=0.0)) == 5
-    assert 5 < len(found.epoch(0, 0, 0.0, tie_share=0.5)) < 40
-    assert len(found.epoch(0, 0, 0.0)) == 40
-
-
-def test_batches_hold_every_example_once_and_learn_the_right_tokens(tokenizer: Tokenizer) -> None:
-    made = examples(tokenizer, 30).epoch(0, 0, 0.3)
-    packed = batches(made, 500, 1.0, "seed")
-    rows = {tuple(row[: len(row) - padding(row)]) for batch in packed for row in batch.tokens}
-    assert rows == {example.tokens for example in made}
-    assert all(batch.tokens.size <= 500 for batch in packed)
-    learnt = [tokenizer.decode(batch.tokens.flatten()[batch.answers + 1]) for batch in packed]
-    assert sum(text.count(END) for text in learnt) == len(made)
-    assert not any(ANSWER in text or FEEDBACK in text for text in learnt)
-    prompts = sum(len(batch.prompts) for batch in packed)
-    assert prompts == sum(example.prompt_end - 1 for example in made)
-
-
-def padding(row) -> int:
-    return len(row) - max(index + 1 for index, token in enumerate(row) if token)
+def test_the_papers_preset_is_the_papers_recipe() -> None:
+    shape, recipe = preset("paper-7b").shape, preset("paper-7b").recipe
+    assert (shape.layers, shape.heads, shape.width, shape.feed_forward) == (32, 32, 4096, 11_008)
+    assert (recipe.steps, recipe.warmup_steps, recipe.betas) == (20_000, 1_000, (0.9, 0.95))
+    assert recipe.step_tokens == 256 * shape.context
+    assert (recipe.rate(1_000), recipe.rate(20_000)) == pytest.approx((1e-5, 1e-6))
 
 
 @pytest.mark.parametrize(
@@ -157,129 +44,397 @@ def test_a_shape_that_does_not_fit_together_is_refused(settings: dict[str, int],
         Shape(vocabulary=100, **settings)
 
 
-def test_a_recipe_out_of_range_and_an_unknown_shape_are_refused() -> None:
-    with pytest.raises(ModelError, match="feedback_share"):
-        Recipe(feedback_share=1.5)
-    with pytest.raises(ModelError, match="tiny, small"):
-        named_shape("huge", 100)
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tie_share": 1.5}, r"Recipe\.tie_share must lie between 0 and 1, not 1\.5"),
+        ({"steps": 0}, r"Recipe\.steps must be positive, not 0"),
+        ({"peak_rate": float("nan")}, r"Recipe\.peak_rate must be positive, not nan"),
+        ({"betas": (0.9, 1.0)}, r"Recipe\.betas"),
+        ({"step_tokens": 1000, "device_tokens": 300}, r"Recipe\.step_tokens 1000 is not a multiple of device_tokens"),
+        ({"steps": 10, "warmup_steps": 11}, r"Recipe\.warmup_steps 11 are more than all 10 steps"),
+    ],
+)
+def test_a_recipe_out_of_range_is_refused(settings: dict, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        Recipe(**settings)
+
+
+def test_words_change_fields_of_their_kind() -> None:
+    changed = override(preset("tiny"), ["steps=1_000", "betas=0.8,0.9", "bf16=false", "width=640", "peak_rate=1e-4"])
+    expected = replace(preset("tiny").recipe, steps=1000, betas=(0.8, 0.9), bf16=False, peak_rate=1e-4)
+    assert (changed.recipe, changed.shape) == (expected, replace(preset("tiny").shape, width=640))
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("steps=many", "'steps=many': steps takes a whole number, not 'many'"),
+        ("bf16=1", "'bf16=1': bf16 takes true or false, not '1'"),
+        ("betas=0.9", "'betas=0.9': betas takes two numbers"),
+        ("vocabulary=9", "no field is called 'vocabulary'; give FIELD=VALUE of context, width"),
+        ("stepz=9", "no field is called 'stepz'"),
+        ("clip_norm=-1", r"Recipe\.clip_norm must be positive, not -1"),
+    ],
+)
+def test_a_word_that_fits_no_field_is_refused(word: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        override(preset("tiny"), [word])
+
+
+def test_an_unknown_preset_is_refused() -> None:
+    with pytest.raises(ModelError, match=f"'huge'; there are {', '.join(PRESETS)}"):
+        preset("huge")
+
+
+def test_the_rate_warms_up_and_falls_to_its_share() -> None:
+    recipe = Recipe(peak_rate=1.0, final_share=0.1, warmup_steps=10, steps=100)
+    assert recipe.rate(0) == pytest.approx(0.1)
+    assert recipe.rate(10) == pytest.approx(1.0)
+    assert recipe.rate(55) == pytest.approx(0.55)
+    assert recipe.rate(100) == pytest.approx(0.1)
+
+
+def test_passes_are_dealt_evenly_or_refused() -> None:
+    recipe = Recipe(step_tokens=8192, device_tokens=1024)
+    assert [recipe.accumulation(devices) for devices in (1, 2, 4, 8)] == [8, 4, 2, 1]
+    with pytest.raises(ModelError, match=r"8 forward passes a step .* 3 devices"):
+        recipe.accumulation(3)
+
+
+@pytest.fixture(scope="module")
+def extra() -> None:
+    for name in ("torch", "transformers", "accelerate", "pyarrow"):
+        pytest.importorskip(name, reason="needs secondpass[train]")
+    # Several threads on cores that others use wait for each other most of the time.
+    sys.modules["torch"].set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def data(extra, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return learning.write_data(tmp_path_factory.mktemp("training") / "data")
+
+
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A training that nothing disturbed."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    train(data, out)
+    return out
 
 
 class TestWithTorch:
     """What needs the extra `train`."""
 
     @pytest.fixture(autouse=True)
-    def _torch(self):
-        self.torch = pytest.importorskip("torch", reason="needs secondpass[train]")
-        self.torch.set_num_threads(1)
+    def _needed(self, extra) -> None:
+        pass
 
-    def trainer(self, tokenizer: Tokenizer, directory: Path, count: int = 24, seed: int = 0, **budget):
-        from secondpass.model.train import Budget, Trainer
+    def test_training_learns_and_logs(self, whole: Path) -> None:
+        found = records(whole)
+        assert [it["step"] for it in found if it["kind"] == "train"] == list(range(1, 13))
+        assert [it["step"] for it in found if it["kind"] == "validation"] == [4, 8, 12]
+        first, *_, last = [it for it in found if it["kind"] == "train"]
+        assert last["answer_loss"] < first["answer_loss"] / 2
+        assert last["right"] > first["right"]
+        assert last["loss"] == pytest.approx(last["answer_loss"] + 0.2 * last["prompt_loss"])
+        assert first["rate"] == pytest.approx(0.005)
 
-        recipe = Recipe(batch_tokens=600, warmup_steps=5, peak_rate=5e-3, seed=seed)
-        sets = examples(tokenizer, count), examples(tokenizer, 4)
-        return Trainer(directory, named_shape("tiny", tokenizer.size), recipe, Budget(**budget), *sets, bf16=False)
+    def test_the_last_and_the_best_checkpoint_are_kept(self, data: Path, whole: Path, tmp_path: Path) -> None:
+        from secondpass.model.run import Run
 
-    def test_the_shape_counts_the_parameters(self) -> None:
-        from secondpass.model.architecture import Llama
+        assert [it.name for it in Run(whole).checkpoints()] == ["checkpoint-12"]
+        # At this rate the middle of the training is its best.
+        trained = train(data, tmp_path / "out", "peak_rate=0.4", "warmup_steps=12", "prompt_weight=0")
+        losses = {it["step"]: it["loss"] for it in records(tmp_path / "out") if it["kind"] == "validation"}
+        best = min(losses, key=losses.__getitem__)
+        assert best < 12
+        assert trained.best.name == f"checkpoint-{best}"
+        assert [it.name for it in Run(tmp_path / "out").checkpoints()] == [f"checkpoint-{best}", "checkpoint-12"]
 
-        sizes = named_shape("tiny", 300)
-        assert sum(parameter.numel() for parameter in Llama(sizes).parameters()) == sizes.parameters
+    def test_the_directory_says_exactly_what_was_done(self, whole: Path) -> None:
+        run = json.loads((whole / "run.json").read_text())
+        assert run["settings"]["preset"] == "tiny"
+        assert (run["settings"]["width"], run["settings"]["steps"]) == (32, 12)
+        (session,) = run["sessions"]
+        assert (session["from_step"], session["to_step"], session["processes"], session["threads"]) == (0, 12, 1, 1)
+        assert {"torch", "transformers", "accelerate", "python"} <= session["versions"].keys()
 
-    def test_reading_in_pieces_with_a_cache_gives_the_same_states(self) -> None:
-        from secondpass.model.architecture import Llama
+    def test_any_tool_that_reads_llama_reads_a_checkpoint(self, whole: Path) -> None:
+        import transformers
 
-        model = Llama(named_shape("tiny", 300)).eval()
-        tokens = self.torch.randint(300, (2, 12))
-        whole, _ = model(tokens)
-        cache, parts = (), []
-        for piece in tokens.split([5, 1, 6], dim=1):
-            part, cache = model(piece, cache)
-            parts.append(part)
-        assert self.torch.allclose(self.torch.cat(parts, dim=1), whole, atol=1e-5)
-        assert cache[0][0].shape == (2, 1, 12, 32)
+        from secondpass.model.run import read_facts
 
-    def test_training_learns_and_logs(self, tokenizer: Tokenizer, tmp_path: Path) -> None:
-        from secondpass.model.train import LOG
+        model = transformers.AutoModelForCausalLM.from_pretrained(whole / "checkpoint-12")
+        assert type(model) is transformers.LlamaForCausalLM
+        assert json.loads((whole / "checkpoint-12/config.json").read_text())["architectures"] == ["LlamaForCausalLM"]
+        facts = read_facts(whole / "checkpoint-12")
+        assert (facts.context_length, facts.layers, facts.takes_feedback) == (128, 2, False)
 
-        trainer = self.trainer(tokenizer, tmp_path, steps=60)
-        before = trainer.validate()["optimize_loss"]
-        trainer.run(log_steps=10)
-        records = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
-        assert [record["step"] for record in records] == [10, 20, 30, 40, 50, 60, 60]
-        assert records[-1]["kind"] == "valid"
-        assert records[-1]["values"]["optimize_loss"] < before / 5
+    def test_a_killed_training_ends_at_the_same_losses_and_weights(
+        self, data: Path, whole: Path, tmp_path: Path
+    ) -> None:
+        out = tmp_path / "out"
+        process = start(data, out)
+        wait_for(lambda: any(it["step"] >= 7 for it in records(out)), process)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        assert max(it["step"] for it in records(out)) < 12
+        train(data, out, resume=True)
+        sessions = json.loads((out / "run.json").read_text())["sessions"]
+        assert sessions[-1]["from_step"] >= 3  # it did go on, not begin again
+        assert_same_training(whole, out)
 
-    def test_a_resumed_training_ends_at_the_same_weights(self, tokenizer: Tokenizer, tmp_path: Path) -> None:
-        whole = self.trainer(tokenizer, tmp_path / "whole", steps=12)
-        whole.run()
-        cut = self.trainer(tokenizer, tmp_path / "cut", steps=12)
-        assert not cut.resume()
-        steps = cut._batches()
-        for _ in range(7):
-            cut._step(next(steps))
-        cut.save()
-        resumed = self.trainer(tokenizer, tmp_path / "cut", steps=12)
-        assert resumed.resume() and resumed.position.step == 7
-        resumed.run()
-        assert resumed.position.step == 12
-        for name, weight in whole.model.state_dict().items():
-            assert self.torch.equal(weight, resumed.model.state_dict()[name]), name
+    def test_a_checkpoint_that_was_cut_short_does_not_count(self, data: Path, whole: Path, tmp_path: Path) -> None:
+        from secondpass.model.run import Run
 
-    def test_the_best_checkpoint_is_that_of_the_lowest_validation_loss(self, tokenizer: Tokenizer, tmp_path) -> None:
-        from secondpass.model.train import BEST, LOG
+        out = Path(shutil.copytree(whole, tmp_path / "out"))
+        shutil.copytree(out / "checkpoint-12", out / "checkpoint-99")
+        (out / "checkpoint-99" / "model.json").unlink()
+        assert Run(out).steps == 12
+        Run(out).go_back(12)
+        assert not (out / "checkpoint-99").exists()
+        with pytest.raises(ModelError, match=r"is not a checkpoint: it has no model\.json"):
+            (out / "checkpoint-12" / "model.json").unlink()
+            train(data, tmp_path / "other", start_from=out / "checkpoint-12")
 
-        self.trainer(tokenizer, tmp_path, steps=8).run(validate_minutes=0)
-        records = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
-        measured = [record["values"]["optimize_loss"] for record in records if record["kind"] == "valid"]
-        saved = self.torch.load(tmp_path / BEST, weights_only=True)
-        assert len(measured) == 9 and saved["position"]["best"] == min(measured)
+    @pytest.mark.parametrize("words", [("fsdp=true",), ("fsdp=false",)], ids=["sharded", "copied"])
+    def test_two_processes_train_what_one_trains(self, data: Path, whole: Path, tmp_path: Path, words) -> None:
+        import transformers
 
-    def test_a_checkpoint_of_another_recipe_is_refused(self, tokenizer: Tokenizer, tmp_path: Path) -> None:
-        self.trainer(tokenizer, tmp_path, steps=1).run()
-        with pytest.raises(ModelError, match="another shape or recipe"):
-            self.trainer(tokenizer, tmp_path, seed=1, steps=1).resume()
+        if words == ("fsdp=true",) and int(transformers.__version__.partition(".")[0]) < 5:
+            pytest.skip("transformers 4 shards on GPUs alone")
+        out = tmp_path / "out"
+        command = (
+            "-m",
+            "torch.distributed.run",
+            "--nproc-per-node",
+            "2",
+            "--master-port",
+            "0",
+            "--rdzv-backend",
+            "c10d",
+        )
+        process = start(data, out, *words, launcher=(*command, "--rdzv-endpoint", "127.0.0.1:0"))
+        assert process.wait(timeout=240) == 0, process.stderr
+        (session,) = json.loads((out / "run.json").read_text())["sessions"]
+        assert session["processes"] == 2
+        # What is sharded has a state of its own; without it this would be a test of copies.
+        assert (out / "checkpoint-12" / "pytorch_model_fsdp.bin").exists() == (words == ("fsdp=true",))
+        assert_same_training(whole, out, tolerance=1e-5)
 
-    def test_a_training_can_start_from_the_weights_of_one_with_another_recipe(self, tokenizer, tmp_path) -> None:
-        from secondpass.model.train import CHECKPOINT
+    def test_other_settings_are_named_when_a_training_is_resumed(self, data: Path, whole: Path, tmp_path: Path) -> None:
+        with pytest.raises(ModelError, match=r"was trained with peak_rate 0\.01, not 0\.02"):
+            train(data, whole, "peak_rate=0.02", resume=True)
+        other = learning.write_data(tmp_path / "data", count=30)
+        with pytest.raises(ModelError, match="was trained with data 1"):
+            train(other, whole, resume=True)
 
-        first = self.trainer(tokenizer, tmp_path / "first", steps=2)
-        first.run()
-        second = self.trainer(tokenizer, tmp_path / "second", seed=1, steps=2)
-        second.start_from(tmp_path / "first" / CHECKPOINT)
-        assert second.position.step == 0
-        for name, weight in first.model.state_dict().items():
-            assert self.torch.equal(weight, second.model.state_dict()[name]), name
-        with pytest.raises(ModelError, match="cannot be read"):
-            second.start_from(tmp_path / "absent.pt")
+    def test_a_directory_in_use_is_not_overwritten(self, data: Path, whole: Path, tmp_path: Path) -> None:
+        before = (whole / "run.json").read_bytes()
+        with pytest.raises(ModelError, match="holds a training already; --resume goes on"):
+            train(data, whole)
+        assert (whole / "run.json").read_bytes() == before
+        with pytest.raises(ModelError, match="holds no training to resume"):
+            train(data, tmp_path / "nothing", resume=True)
+        with pytest.raises(InputError, match="--from begins a training, --resume goes on"):
+            train(data, whole, resume=True, start_from=whole / "checkpoint-12")
 
-    def test_a_training_of_another_shape_cannot_be_started_from(self, tokenizer, tmp_path) -> None:
-        from secondpass.model.train import CHECKPOINT
+    def test_a_training_begins_with_the_weights_of_another(self, data: Path, whole: Path, tmp_path: Path) -> None:
+        trained = train(data, tmp_path / "out", "peak_rate=1e-9", "seed=3", start_from=whole / "checkpoint-12")
+        assert weights(trained.last) == pytest.approx(weights(whole / "checkpoint-12"), abs=1e-6)
+        assert json.loads((tmp_path / "out/run.json").read_text())["from"] == str(whole / "checkpoint-12")
 
-        first = self.trainer(tokenizer, tmp_path, steps=1)
-        first.run()
-        saved = self.torch.load(tmp_path / CHECKPOINT, weights_only=True)
-        saved["shape"]["context"] += 1
-        self.torch.save(saved, tmp_path / CHECKPOINT)
-        with pytest.raises(ModelError, match="another shape"):
-            first.start_from(tmp_path / CHECKPOINT)
+    def test_weights_of_another_shape_or_tokenizer_are_refused(self, data: Path, whole: Path, tmp_path: Path) -> None:
+        with pytest.raises(ModelError, match="has layers 2, not 3; take its preset"):
+            train(data, tmp_path / "out", "layers=3", start_from=whole / "checkpoint-12")
+        other = learning.write_data(tmp_path / "data", size=500)
+        with pytest.raises(ModelError, match="and the data have different tokenizers"):
+            train(other, tmp_path / "out", start_from=whole / "checkpoint-12")
+        with pytest.raises(ModelError, match="is not a checkpoint"):
+            train(data, tmp_path / "out", start_from=tmp_path)
+        assert not (tmp_path / "out").exists()
 
-    def test_a_budget_of_minutes_ends_the_training(self, tokenizer: Tokenizer, tmp_path: Path) -> None:
-        trainer = self.trainer(tokenizer, tmp_path, minutes=0.01)
-        trainer.run()
-        assert trainer.position.seconds >= 0.6 and trainer.spent == 1
+    def test_two_tasks_are_trained_together_and_validated_apart(self, data: Path, tmp_path: Path) -> None:
+        from secondpass.model.run import read_facts
 
-    def test_the_rate_warms_up_and_falls_to_its_share(self) -> None:
-        from secondpass.model.train import learning_rate
+        feedback = learning.write_data(tmp_path / "feedback", task="feedback")
+        trained = train(data, tmp_path / "out", "steps=2", more=(feedback,))
+        assert {"optimize_answer_loss", "feedback_answer_loss", "feedback_right"} <= trained.validation.keys()
+        assert all(isinstance(it, float) for it in trained.validation.values())
+        assert "step" not in trained.validation
+        assert read_facts(trained.last).takes_feedback
+        other = learning.write_data(tmp_path / "other", size=500)
+        with pytest.raises(ModelError, match=r"other and .*data have different tokenizers"):
+            train(data, tmp_path / "out2", more=(other,))
 
-        recipe = Recipe(peak_rate=1.0, final_share=0.1, warmup_steps=10)
-        assert learning_rate(recipe, 0, 0.0) == pytest.approx(0.1)
-        assert learning_rate(recipe, 10, 0.0) == pytest.approx(1.0)
-        assert learning_rate(recipe, 99, 1.0) == pytest.approx(0.1)
+    def test_examples_longer_than_the_context_are_refused(self, data: Path, tmp_path: Path) -> None:
+        with pytest.raises(
+            ModelError, match=r"an example of \d+ tokens, the model a context of 32; train with context="
+        ):
+            train(data, tmp_path / "out", "context=32")
 
-    def test_budgets_and_sets_that_make_no_sense_are_refused(self, tokenizer: Tokenizer, tmp_path: Path) -> None:
-        with pytest.raises(ModelError, match="budget"):
-            self.trainer(tokenizer, tmp_path)
-        with pytest.raises(ModelError, match="budget"):
-            self.trainer(tokenizer, tmp_path, steps=1, minutes=1)
-        with pytest.raises(ModelError, match="none of the functions"):
-            self.trainer(tokenizer, tmp_path, count=0, steps=1)
+    @pytest.mark.parametrize("where", ["loss", "gradient"])
+    def test_a_training_that_diverges_stops_and_keeps_what_was_good(
+        self, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+    ) -> None:
+        from secondpass.model.llama import LlamaForCausalLM, load
+        from secondpass.model.run import Run
+
+        forward, calls = LlamaForCausalLM.forward, []
+
+        def diverging(self, *args, **inputs):
+            found = forward(self, *args, **inputs)
+            calls.extend([1] if self.training else [])
+            if len(calls) == 9:  # of two passes a step, the first one of step 5
+                if where == "loss":
+                    found["loss"] = found["loss"] * float("nan")
+                else:
+                    self.model.norm.weight.register_hook(lambda gradient: gradient * float("inf"))
+            return found
+
+        monkeypatch.setattr(LlamaForCausalLM, "forward", diverging)
+        with pytest.raises(
+            ModelError, match=r"step 5: the .* is nan at a learning rate of 0\.00.*lower peak_rate"
+        ) as caught:
+            train(data, tmp_path / "out")
+        assert "checkpoint-4 is from before" in str(caught.value)
+        (last,) = Run(tmp_path / "out").checkpoints()[-1:]
+        assert all(bool(it.isfinite().all()) for it in load(last).parameters())
+
+    def test_memory_that_runs_out_is_an_error_that_says_what_to_change(
+        self, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import torch
+
+        from secondpass.model.llama import LlamaForCausalLM
+
+        monkeypatch.setattr(LlamaForCausalLM, "forward", lambda *_, **__: torch.empty(1 << 50))
+        with pytest.raises(
+            ModelError, match="out of memory with forward passes of 512 tokens; try device_tokens below 512"
+        ):
+            train(data, tmp_path / "out")
+
+    def test_tensorboard_that_is_not_installed_is_named(self, data: Path, tmp_path: Path, monkeypatch) -> None:
+        monkeypatch.setattr("secondpass.model.train.find_spec", lambda name: None)
+        with pytest.raises(ModelError, match="pip install tensorboard"):
+            train(data, tmp_path / "out", "tensorboard=true")
+
+    def test_the_command_line_trains_and_says_what_came_of_it(self, data: Path, tmp_path: Path, capsys) -> None:
+        from secondpass.cli import main
+
+        words = ("train", *learning.SMALL, "steps=2", "--data", data, "--out", tmp_path / "out", "--threads", 1)
+        assert main(list(map(str, words))) == 0
+        assert "checkpoint-2" in capsys.readouterr().out
+        assert main(list(map(str, words))) == 2
+        assert "holds a training already" in capsys.readouterr().err
+
+    def test_progress_shows_steps_and_loss(self, data: Path, tmp_path: Path) -> None:
+        shown: list[tuple[str, int, int]] = []
+        train(data, tmp_path / "out", "steps=3", progress=lambda *it: shown.append(it))
+        assert [it[1:] for it in shown] == [(1, 3), (2, 3), (3, 3)]
+        assert shown[-1][0].startswith("training: loss ")
+
+    def test_recomputed_activations_change_nothing(self, data: Path, whole: Path, tmp_path: Path) -> None:
+        train(data, tmp_path / "out", "recompute=true")
+        assert_same_training(whole, tmp_path / "out")
+
+    def test_greedy_answers_are_compiled_in_a_validation(self, labelled, tmp_path: Path) -> None:
+        from secondpass.model.commands import OptimizeRequest, make_optimize
+
+        data = tmp_path / "data"
+        make_optimize(
+            OptimizeRequest(corpus=labelled.corpus, labels=(labelled.labels,), out=data, vocabulary=500, context=9_999)
+        )
+        words = ("context=9999", "device_tokens=32768", "step_tokens=32768", "steps=2", "measured_functions=4")
+        trained = train(data, tmp_path / "out", *words, corpus=labelled.corpus)
+        assert trained.validation["gain"] >= 0
+        assert 0 < trained.validation["valid"] <= 1  # the grammar writes lists only
+        assert {"source_right", "target_right"} <= trained.validation.keys()
+
+    def test_a_checkpoint_is_exported(self, whole: Path, tmp_path: Path) -> None:
+        pytest.importorskip("onnx", reason="needs secondpass[train]")
+        from secondpass.engines.onnx import OnnxEngine
+        from secondpass.model.export import export_checkpoint
+        from secondpass.prompt import OptimizePrompt
+
+        export_checkpoint(whole / "checkpoint-12", tmp_path, name="exported")
+        engine = OnnxEngine.load(tmp_path, threads=1)
+        assert (engine.name, engine.context_length, engine.takes_feedback) == ("exported", 128, False)
+        assert engine.start(OptimizePrompt(learning.ir(0))).answer()
+
+    def test_the_papers_model_is_counted_without_being_made(self) -> None:
+        from secondpass.model.dry_run import dry_run
+
+        one, many = dry_run(preset("paper-7b"), 8), dry_run(preset("paper-7b"), 64)
+        assert one.parameters == 6_738_415_616
+        assert (one.accumulation, many.accumulation, one.step_tokens) == (32, 4, 1_048_576)
+        assert one.weights + one.gradients + one.optimiser == pytest.approx(16 * one.parameters / 8, rel=1e-6)
+        assert many.weights * 8 == pytest.approx(one.weights, rel=1e-6)
+        assert 10 < one.memory / 2**30 < 40  # fits a GPU of 40 GiB
+        assert dry_run(override(preset("paper-7b"), ["fsdp=false"]), 8).memory / 2**30 > 100
+        with pytest.raises(ModelError, match="256 forward passes"):
+            dry_run(preset("paper-7b"), 7)
+
+    @pytest.mark.parametrize("heads", [1, 2, 4])
+    def test_counted_activations_are_those_that_are_kept(self, heads: int) -> None:
+        import torch
+
+        from secondpass.model import dry_run, llama
+
+        shape = Shape(vocabulary=300, width=64, layers=2, heads=4, key_value_heads=heads, feed_forward=176)
+        model = llama.initial(shape, end=None, seed=0)
+        kept = dry_run.saved_bytes(model, 2, 128, 60, "cpu")
+        assert dry_run.kept_bytes(shape, 2, 128, 60, torch.float32) == kept
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = dry_run.saved_bytes(model, 2, 128, 60, "cpu")
+        assert dry_run._kept(shape, 2, 128, 60, True, False) == pytest.approx(mixed, rel=0.2)
+
+
+def train(data: Path, out: Path, *words: str, more=(), progress=None, **options):
+    from secondpass.model import train as training
+
+    request = training.TrainRequest(
+        data=(data, *more), out=out, overrides=(*learning.SMALL, *words), threads=1, **options
+    )
+    return training.train(request, progress)
+
+
+def start(data: Path, out: Path, *words: str, launcher=()) -> subprocess.Popen:
+    """The same in a process of its own."""
+    script = Path(__file__).with_name("learning.py")
+    command = [sys.executable, *launcher, script, data, out, *words]
+    return subprocess.Popen(list(map(str, command)), env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def wait_for(condition, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, "the training ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def records(out: Path) -> list[dict]:
+    from secondpass.model.run import Run
+
+    return Run(out).records()
+
+
+def weights(checkpoint: Path):
+    import numpy as np
+    from safetensors.numpy import load_file
+
+    found = load_file(checkpoint / "model.safetensors")
+    return np.concatenate([found[name].ravel() for name in sorted(found)])
+
+
+def assert_same_training(one: Path, other: Path, tolerance: float = 0.0) -> None:
+    """The same losses at every step, and the same weights at the end."""
+    names = ("step", "epoch", "loss", "answer_loss", "prompt_loss", "right", "rate", "tokens", "optimize_right")
+    for first, second in zip(records(one), records(other), strict=True):
+        assert first["kind"] == second["kind"]
+        found, expected = ([it[name] for name in names if name in it] for it in (first, second))
+        assert found == pytest.approx(expected, rel=tolerance, abs=tolerance), first
+    ours, theirs = weights(one / "checkpoint-12"), weights(other / "checkpoint-12")
+    assert ours == pytest.approx(theirs, rel=0, abs=tolerance)

@@ -2,10 +2,10 @@
 
     sequence = engine.start(OptimizePrompt(ir))
     first, *others = sequence.answer(n=10, temperature=0.8, seed=1)
-    second = sequence.extend(first, feedback.render()).answer()[0]
+    second = sequence.extend(first, feedback).answer()[0]
 
-Every engine has `Engine` and `Sequence`. One that shows the model's probabilities step by step, which
-search strategies need, has `SteppedSequence`.
+Every engine has `Engine` and `Sequence`. One that shows the model's probabilities step by step has
+`SteppedSequence`; one that branches, which search strategies need, `BranchingSequence`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from typing import Protocol, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from secondpass.prompt import OptimizePrompt
+from secondpass.engines.sampling import Written
+from secondpass.engines.search import Tree
+from secondpass.prompt import Feedback, OptimizePrompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +47,25 @@ class Sequence(Protocol):
         """Tokens the model had to read to make this sequence from the one before."""
         ...
 
-    def answer(self, n: int = 1, temperature: float = 0.0, seed: int = 0) -> list[Completion]:
+    def answer(self, n: int = 1, temperature: float = 0.0, seed: int = 0, *, code: bool = False) -> list[Completion]:
         """Write answers.
 
         Args:
             n: how many.
             temperature: 0 for the most probable token at each step (all n answers are then the same),
                 else the temperature to sample at.
-            seed: of the sampling. Answer k is a function of the sequence, the temperature, the seed
-                and k alone: neither n nor what ran before changes it.
+            seed: of the sampling. Answer k is a function of the sequence, the temperature, the seed,
+                `code` and k alone: neither n nor what ran before changes it.
+            code: write the IR that the list should leave too, as long as there is room, which takes
+                many times as long; without it an answer ends with its counts.
 
         Raises:
-            EngineError: n is not positive, or the temperature is negative.
+            EngineError: n is not positive, the temperature is negative, or the model writes no code.
+            PromptTooLong: there is room for an answer, but not for one with code.
         """
         ...
 
-    def extend(self, completion: Completion, feedback: str) -> Self:
+    def extend(self, completion: Completion, feedback: Feedback) -> Self:
         """The sequence that goes on with an answer and the feedback on it, ready for the next answer.
 
         The state of what was read is kept; only the answer and the feedback are read anew.
@@ -101,6 +106,18 @@ class SteppedSequence(Sequence, Protocol):
         ...
 
 
+class BranchingSequence(Sequence, Protocol):
+    """A sequence whose answers can be had in the order of their probability."""
+
+    def tree(self) -> Tree:
+        """All answers there can be, sharing what they have in common."""
+        ...
+
+    def completion(self, written: Written) -> Completion:
+        """A complete answer of `tree`'s."""
+        ...
+
+
 class Engine(Protocol):
     """A model that reads prompts and writes answers."""
 
@@ -117,6 +134,11 @@ class Engine(Protocol):
     @property
     def takes_feedback(self) -> bool:
         """Whether it was trained to answer again after a feedback."""
+        ...
+
+    @property
+    def writes_code(self) -> bool:
+        """Whether it was trained to write code after the counts; `Sequence.answer` can then be asked for it."""
         ...
 
     def start(self, prompt: OptimizePrompt) -> Sequence:

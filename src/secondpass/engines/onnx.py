@@ -19,10 +19,11 @@ from secondpass.engines.grammar import FIRST_ANSWER, LONGEST_LIST, SECOND_ANSWER
 from secondpass.engines.onnx_network import Cache, Network
 from secondpass.engines.processor import physical_cores
 from secondpass.engines.sampling import Logits, Scores, Written, decode, log_probabilities
+from secondpass.engines.search import Branch, Tree
 from secondpass.errors import EngineError, PromptTooLong
 from secondpass.model.manifest import NETWORK, SHIPPED, TOKENIZER, Manifest
 from secondpass.model.tokenizer import Tokenizer
-from secondpass.prompt import OptimizePrompt
+from secondpass.prompt import Feedback, OptimizePrompt
 
 
 class OnnxEngine:
@@ -59,7 +60,7 @@ class OnnxEngine:
         manifest = Manifest.read(directory)
         tokenizer = Tokenizer.load(directory / TOKENIZER)
         texts = {tokenizer.decode([token]): token for token in range(tokenizer.size)}
-        grammar = Grammar(texts, manifest.words if words is None else words, longest_list)
+        grammar = Grammar(texts, manifest.words if words is None else words, longest_list, tokenizer.code_ids())
         network = Network(directory / NETWORK, manifest, physical_cores() if threads is None else threads)
         return cls(network, tokenizer, grammar)
 
@@ -77,6 +78,16 @@ class OnnxEngine:
     def takes_feedback(self) -> bool:
         """Whether the model was trained to answer again after a feedback."""
         return self.network.manifest.takes_feedback
+
+    @property
+    def temperature(self) -> float:
+        """At which the model's samples are best."""
+        return self.network.manifest.temperature
+
+    @property
+    def writes_code(self) -> bool:
+        """Whether the model was trained to write code after the counts."""
+        return self.network.manifest.writes_code
 
     def start(self, prompt: OptimizePrompt) -> OnnxSequence:
         """Read a prompt, once for all the answers to it.
@@ -165,24 +176,24 @@ class OnnxSequence:
             scores = row
         return replace(self, own=own, written=written, scores=scores, prefilled_tokens=len(read))
 
-    def answer(self, n: int = 1, temperature: float = 0.0, seed: int = 0) -> list[Completion]:
+    def answer(self, n: int = 1, temperature: float = 0.0, seed: int = 0, *, code: bool = False) -> list[Completion]:
         """Write answers, or the rest of the one begun; see `base.Sequence`.
 
         Raises:
-            EngineError: n is not positive, or the temperature is negative.
+            EngineError: n is not positive, the temperature is negative, or the model writes no code.
+            PromptTooLong: there is room for an answer, but not for one with code.
         """
         if n < 1 or temperature < 0:
             raise EngineError(f"{n} answers at temperature {temperature}: both must be positive (or the latter 0)")
-        if self.ended:
-            return [self._completion(self.written)] * n
+        begun = self._with_code() if code else self.written
+        if begun.state.ended:
+            return [self._completion(begun)] * n
         branches = _Branches(self.engine.network, self.prefix, self.own)
         grammar = self.engine.grammar
-        answers = decode(
-            branches, grammar, self.written, self.scores, self.room, n=n, temperature=temperature, seed=seed
-        )
+        answers = decode(branches, grammar, begun, self.scores, self.room, n=n, temperature=temperature, seed=seed)
         return [self._completion(written) for written in answers]
 
-    def extend(self, completion: Completion, feedback: str) -> OnnxSequence:
+    def extend(self, completion: Completion, feedback: Feedback) -> OnnxSequence:
         """The sequence that goes on with an answer and the feedback on it, ready for the next answer.
 
         Raises:
@@ -192,8 +203,36 @@ class OnnxSequence:
         opening = len(self.opening)
         if completion.tokens[:opening] != self.opening:
             raise EngineError("the answer to go on with belongs to another sequence")
-        tokens = (*completion.tokens[opening:], *self.engine.tokenizer.encode(feedback))
+        tokens = (*completion.tokens[opening:], *self.engine.tokenizer.encode_feedback(feedback))
         return self.engine.read(self.prefix, tokens, SECOND_ANSWER)
+
+    def _with_code(self) -> Written:
+        """What is written, in an answer that goes on to code after its counts."""
+        engine = self.engine
+        if not engine.writes_code:
+            raise EngineError(
+                f"the model {engine.name!r} was not trained to write code; "
+                "ask for answers without code, or load a model that writes it"
+            )
+        begun = replace(self.written, state=self.written.state.with_code())
+        if begun.state.shortest > self.room:
+            raise PromptTooLong(engine.context_length - self.room, engine.context_length)
+        return begun
+
+    def tree(self) -> Tree:
+        """The answers in the order of their probability; see `base.BranchingSequence`.
+
+        Raises:
+            EngineError: some of the answer is written already.
+        """
+        if self.own.length:
+            raise EngineError("a tree of answers begins where none is begun; take the sequence before `append`")
+        root = Branch(self.written, self.own, self.scores)
+        return Tree(self.engine.network, self.engine.grammar, self.prefix, root, self.room)
+
+    def completion(self, written: Written) -> Completion:
+        """A complete answer of `tree`'s."""
+        return self._completion(written)
 
     def _check(self, tokens: Iterable[int]) -> None:
         """Raise EngineError unless the answer may go on with these tokens."""

@@ -90,13 +90,53 @@ class Network:
             Logits, (branches, last, vocabulary), and `own` with these tokens in it.
         """
         branches, count = tokens.shape
-        last = count if last is None else last
+        offsets = np.arange(count, dtype=np.int64) + (prefix.length + own.length)
+        positions = np.repeat(offsets[None], branches, axis=0)
+        return self._step(tokens, positions, _causal(count, own.length)[None], prefix, own, last=last or count)
+
+    def read_one(self, tokens: NDArray[np.int64], prefix: Cache, owns: Sequence[Cache]) -> tuple[Logits, list[Cache]]:
+        """Read one token in each of several branches that may have read differently many.
+
+        Args:
+            tokens: ids, (branches,).
+            prefix: what all branches have read before, one branch.
+            owns: what each branch has read after that.
+
+        Returns:
+            Logits, (branches, vocabulary), and each of `owns` with its token in it.
+        """
+        lengths = np.array([own.length for own in owns])
+        longest = int(lengths.max())
+        # Shorter caches are padded at their ends; nobody looks at the padding.
+        padding = np.arange(longest) >= lengths[:, None]
+        bias = np.where(np.pad(padding, ((0, 0), (0, 1))), np.float32(-np.inf), np.float32(0))[:, None]
+        values = zip(*(own.values for own in owns), strict=True)
+        own = Cache(tuple(_value(_stacked([it.numpy() for it in rows], longest)) for rows in values), longest)
+        positions = (prefix.length + lengths)[:, None]
+        logits, read = self._step(tokens[:, None], positions, bias, prefix, own, last=1)
+        arrays = [value.numpy() for value in read.values]
+        found = [
+            Cache(tuple(_value(_compact(array, row, int(length))) for array in arrays), int(length) + 1)
+            for row, length in enumerate(lengths)
+        ]
+        return logits[:, 0], found
+
+    def _step(
+        self,
+        tokens: NDArray[np.int64],
+        positions: NDArray[np.int64],
+        bias: NDArray[np.float32],
+        prefix: Cache,
+        own: Cache,
+        last: int,
+    ) -> tuple[Logits, Cache]:
+        branches, count = tokens.shape
         offsets = np.arange(count, dtype=np.int64)
         wanted = np.arange(branches, dtype=np.int64)[:, None] * count + offsets[count - last :]
         inputs = {
             "tokens": _value(tokens),
-            "positions": _value(np.tile(offsets + (prefix.length + own.length), branches)[None]),
-            "bias": _value(_causal(count, own.length)),
+            "positions": _value(positions.reshape(1, -1)),
+            "bias": _value(bias),
             "wanted": _value(wanted.reshape(-1)),
         }
         for kind, cache in (("prefix", prefix), ("own", own)):
@@ -104,6 +144,20 @@ class Network:
         logits, *values = self._session.run_with_ort_values(self._outputs, inputs)
         found: Logits = logits.numpy().reshape(branches, last, -1)
         return found, Cache(tuple(values), own.length + count)
+
+
+def _stacked(arrays: Sequence[NDArray[np.float32]], length: int) -> NDArray[np.float32]:
+    """One-branch keys or values as those of one batch, (heads, 1, branches, length, width)."""
+    heads, one, _, _, width = arrays[0].shape
+    batch = np.zeros((heads, one, len(arrays), length, width), dtype=np.float32)
+    for row, array in enumerate(arrays):
+        batch[:, :, row, : array.shape[3]] = array[:, :, 0]
+    return batch
+
+
+def _compact(array: NDArray[np.float32], row: int, length: int) -> NDArray[np.float32]:
+    """What one branch of a batch holds: its first tokens and, behind the padding, its last."""
+    return np.concatenate((array[:, :, row : row + 1, :length], array[:, :, row : row + 1, -1:]), axis=3)
 
 
 def _causal(count: int, before: int) -> NDArray[np.float32]:

@@ -1,5 +1,5 @@
-"""The model: its tokenizer, shapes, training data, training and export.
+"""The model: its tokenizer, presets, training data, training and export.
 
-`tokenizer` and `presets` are part of the core; `architecture`, `train` and `export` need torch, the
-extra `train`. Nothing here loads LLVM.
+`tokenizer`, `presets`, `dataset` and `batches` are plain values and arrays; `llama`, `trainer`, `train`, `dry_run` and
+`export` need torch, the extra `train`. `measure` is the one that loads LLVM.
 """

@@ -1,46 +1,59 @@
-"""Training examples: labelled functions as prompts and the answers a model should give.
+"""Training examples: labelled functions as prompts and the answers a model should give, at once and after feedback.
 
-Two tasks, both written with `prompt`'s forms:
+    targets = choose(label, popularity, 4)
+    example = optimize_example(function, tokenizer)
+    again = feedback_example(function, first_answer, verdict, Form.FAST, tokenizer)
 
-    Optimize:  prompt, the best list with its true counts
-    Feedback:  prompt, somebody's answer, the compiler's feedback on it, the best list
-
-The answer before a feedback is one of the lists the search tried, with counts that are right or wrong
-as a model's would be; the feedback says the truth about them. All that is drawn is a function of the
-seed and the epoch, so a training that is cut short can go on exactly where it was. This module
-knows token ids and numpy; it knows nothing of torch.
+A function has several good lists, and which of them a search found first and how short it could make it is luck. Luck
+cannot be learnt, so among lists of equal value the one that is good on most functions comes first, and the next best
+lists may be taught beside it, each with a share that falls with what it gains. This module knows prompts and
+token ids; it knows nothing of torch.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
-import random
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
-from secondpass.errors import ModelError
-from secondpass.llvm.passes import PassList
+from secondpass import ir
+from secondpass.corpus.store import Corpus, Entry
+from secondpass.feedback import Verdict
+from secondpass.llvm.jobs import Job
+from secondpass.llvm.module import Module
+from secondpass.llvm.passes import PassList, Words
+from secondpass.llvm.sandbox import Sandbox
+from secondpass.model.dataset import Example, Ids
 from secondpass.model.tokenizer import Tokenizer
-from secondpass.prompt import END, Answer, FastFeedback, OptimizePrompt
+from secondpass.prompt import END, Answer, Form, Objective, OptimizePrompt
+from secondpass.tuner.labels import Label
+from secondpass.tuner.search import Found
 
-_BEST_SHARE = 0.4
-"""How often the answer before a feedback is the best list already."""
-_SOURCE_RIGHT, _TARGET_RIGHT = 0.8, 0.5
-"""How often its counts are true. Counting the prompt is easier than foreseeing a list's effect."""
+_SHARPNESS = 4
+"""A list that gains half of what the best gains has a share of 1/2 to this power of the best's."""
+_LEAST_SHARE = 0.05
+"""Lists whose share would be less, against the best's, are not taught."""
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """A pass list and the instruction count the compiler reached with it."""
+class Target:
+    """A list worth teaching.
+
+    Attributes:
+        passes: the list.
+        value: the objective's value it reaches.
+        share: how much it counts among the function's targets; they sum to 1.
+        count: instructions it leaves: what an answer foresees, whatever the objective.
+        code: the normalised IR it leaves; None where answers hold no code.
+    """
 
     passes: PassList
+    value: int
+    share: float
     count: int
+    code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,227 +61,210 @@ class Labelled:
     """A function with what the search found out about it.
 
     Attributes:
+        function: its hash.
         ir: normalised IR.
+        objective: of its targets.
         source: its instruction count.
-        best: the best list.
-        others: other lists that were tried, better or worse than -Oz.
-        beats_oz: whether the best list reaches fewer instructions than -Oz.
+        gain: how much smaller than -Oz the best list is, in units of the objective.
+        targets: the lists worth teaching, the best first; never empty.
     """
 
+    function: str
     ir: str
+    objective: Objective
     source: int
-    best: Trial
-    others: tuple[Trial, ...]
-    beats_oz: bool = True
+    gain: int
+    targets: tuple[Target, ...]
+
+    @property
+    def best(self) -> Target:
+        """The best list."""
+        return self.targets[0]
 
 
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One sequence of token ids.
-
-    Attributes:
-        tokens: prompt, answers, end marker.
-        prompt_end: the prompt's IR and frame are `tokens[:prompt_end]`.
-        answer_start: the answer to be learnt is `tokens[answer_start:]`.
-    """
-
-    tokens: tuple[int, ...]
-    prompt_end: int
-    answer_start: int
+def popularity(labels: Iterable[Label]) -> Counter[Words]:
+    """On how many functions each list is as good as the best one known, and better than -Oz."""
+    return Counter(
+        found.passes for label in labels if label.gain > 0 for found in label.found if found.value == label.best.value
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Sequences padded to one length, and what is learnt from them.
-
-    Attributes:
-        tokens: ids, (rows, length); padded with zeros, which nothing learns or looks at.
-        answers: positions in the flattened tokens that an answer's token follows.
-        prompts: the same for the chosen tokens of prompts.
-        used: tokens that are not padding.
-    """
-
-    tokens: NDArray[np.int64]
-    answers: NDArray[np.int64]
-    prompts: NDArray[np.int64]
-    used: int
-
-
-def read_ir(functions: Path, split: str) -> Iterator[str]:
-    """The normalised IR of a split's functions.
+def choose(label: Label, popular: Mapping[Words, int], most: int) -> list[tuple[Found, float]]:
+    """The lists of a label worth teaching with their shares, the best first, popular ones first among equals.
 
     Args:
-        functions: JSON lines, with the keys `ir` and `split` among others.
-        split: `train`, `valid` or `test`.
-
-    Raises:
-        ModelError: the file cannot be read.
+        label: of a function.
+        popular: see `popularity`.
+        most: lists wanted.
     """
-    return (row["ir"] for row in _read_rows(functions) if row["split"] == split)
+    good = [it for it in label.found if it.value < label.oz] or [it for it in label.found if it.value == label.oz]
+    good.sort(key=lambda it: (it.value, -popular.get(it.passes, 0), len(it.passes), it.passes))
+    weights = [((label.oz - it.value) / label.gain) ** _SHARPNESS if label.gain else 1.0 for it in good[:most]]
+    kept = [(it, weight) for it, weight in zip(good, weights) if weight >= _LEAST_SHARE]
+    total = sum(weight for _, weight in kept)
+    return [(it, weight / total) for it, weight in kept]
 
 
-def read_labelled(functions: Path, labels: Path, split: str) -> list[Labelled]:
-    """The functions of a split that have a label, in the functions file's order.
+def widened(
+    corpus: Corpus,
+    labels: Iterable[Label],
+    lists: Sequence[PassList],
+    objective: Objective,
+    sandbox: Sandbox,
+    progress: Callable[[int, int], None],
+) -> dict[str, Label]:
+    """Labels with what some lists do on their functions, where anything beats -Oz.
+
+    A search minimises what it finds, function by function: a list that is good on thousands of functions hides behind
+    thousands of shorter ones. Lists that many functions share are easier to learn, and to sample twice.
 
     Args:
-        functions: as for `read_ir`, with the key `hash` too.
-        labels: JSON lines, gzipped, with the keys `hash`, `source`, `best` and `others`.
-        split: `train`, `valid` or `test`.
-
-    Raises:
-        ModelError: a file cannot be read, or no function of the split has a label.
-        PassListError: a label's list is not well formed.
+        corpus: where the functions are.
+        labels: of the functions.
+        lists: to be tried.
+        objective: of the labels.
+        sandbox: tries them.
+        progress: called with functions done and in all.
     """
-    by_hash = {row["hash"]: row for row in _read_rows(labels)}
-    found = [
-        _labelled(row["ir"], by_hash[row["hash"]])
-        for row in _read_rows(functions)
-        if row["split"] == split and row["hash"] in by_hash
-    ]
-    if not found:
-        raise ModelError(f"no function of the split '{split}' in {functions} has a label in {labels}")
+    found = {label.hash: label for label in labels}
+    order = corpus.in_order_of_shards(key for key, label in found.items() if label.gain)
+    pipelines, measure = tuple(map(str, lists)), objective is Objective.BYTES
+    jobs = (Job(corpus.bitcode(key), pipelines, key, bytes=measure) for key in order)
+    for done, (job, outcomes) in enumerate(sandbox.run(jobs), 1):
+        label = found[job.name]
+        values = {it.passes: it.value for it in label.found}
+        for passes, outcome in zip(lists, outcomes):
+            value = outcome.bytes if measure else outcome.instructions
+            if outcome.ok and value is not None:
+                values.setdefault(passes.words, value)
+        every = (Found(passes, value) for passes, value in values.items())
+        ranked = tuple(sorted(every, key=lambda it: (it.value, len(it.passes), it.passes)))
+        found[job.name] = replace(label, found=ranked)
+        progress(done, len(order))
     return found
 
 
-def _read_rows(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as lines:
-            yield from map(json.loads, lines)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read as JSON lines: {error}") from error
-
-
-def _labelled(ir: str, label: dict[str, Any]) -> Labelled:
-    others = tuple(map(_trial, label["others"]))
-    best = _trial(label["best"])
-    return Labelled(ir, label["source"], best, others, best.count < label["oz"])
-
-
-def _trial(row: dict[str, Any]) -> Trial:
-    return Trial(PassList.of(*row["passes"]), row["count"])
-
-
-@dataclass(slots=True)
-class Examples:
-    """The examples of a set of functions, as many of them as fit a model's context."""
-
-    tokenizer: Tokenizer
-    context: int
-    left_out: int = 0
-    """Functions that are too long."""
-    _functions: list[tuple[Labelled, tuple[int, ...]]] = field(default_factory=list[tuple[Labelled, tuple[int, ...]]])
-
-    def add(self, labelled: Iterable[Labelled]) -> None:
-        """Tokenize these functions; those whose Optimize example does not fit are left out."""
-        for function in labelled:
-            self._functions.append((function, tuple(self.tokenizer.encode_prompt(OptimizePrompt(function.ir)))))
-            if len(self.optimize(-1).tokens) > self.context:
-                self._functions.pop()
-                self.left_out += 1
-
-    def __len__(self) -> int:
-        return len(self._functions)
-
-    def optimize(self, index: int) -> Example:
-        """Task Optimize for one function."""
-        function, prompt = self._functions[index]
-        answer = Answer(function.best.passes, function.source, function.best.count)
-        return Example((*prompt, *self._ended(answer)), len(prompt), len(prompt))
-
-    def feedback(self, index: int, rng: random.Random) -> Example | None:
-        """Task Feedback for one function, after an answer that is drawn; None where it does not fit."""
-        function, prompt = self._functions[index]
-        first, trial = first_answer(function, rng)
-        feedback = judge(first, function.source, trial.count)
-        middle = self.tokenizer.encode(first.render() + feedback.render())
-        tokens = (*prompt, *middle, *self._ended(second_answer(function, trial, feedback)))
-        return Example(tokens, len(prompt), len(prompt) + len(middle)) if len(tokens) <= self.context else None
-
-    def epoch(self, number: int, seed: int, feedback_share: float, tie_share: float = 1.0) -> list[Example]:
-        """An example a function; which of the tasks, and what is drawn for it, differs by epoch.
-
-        Args:
-            number: of the epoch.
-            seed: of all that is drawn.
-            feedback_share: of the examples that train the second answer.
-            tie_share: of the functions on which nothing beats -Oz, how many take part.
-        """
-        rng = random.Random(f"examples {seed} {number}")
-        part = [index for index, (it, _) in enumerate(self._functions) if it.beats_oz or rng.random() < tie_share]
-        return [
-            (self.feedback(index, rng) if rng.random() < feedback_share else None) or self.optimize(index)
-            for index in part
-        ]
-
-    def _ended(self, answer: Answer) -> list[int]:
-        return self.tokenizer.encode(answer.render() + END)
-
-
-def first_answer(function: Labelled, rng: random.Random) -> tuple[Answer, Trial]:
-    """An answer a model might have given, and the trial its list comes from."""
-    trial = function.best if not function.others or rng.random() < _BEST_SHARE else rng.choice(function.others)
-    source = function.source if rng.random() < _SOURCE_RIGHT else _missed(function.source, rng)
-    if rng.random() < _TARGET_RIGHT:
-        target = trial.count
-    else:  # a model misses by a little, or promises what the best list would have reached
-        wrong = {_missed(trial.count, rng), function.best.count} - {trial.count}
-        target = rng.choice(sorted(wrong))
-    return Answer(trial.passes, source, target), trial
-
-
-def judge(answer: Answer, source: int, target: int) -> FastFeedback:
-    """The feedback on a valid answer, from the true counts."""
-    return FastFeedback(None, source, target, answer.source == source, answer.target == target)
-
-
-def second_answer(function: Labelled, trial: Trial, feedback: FastFeedback) -> Answer:
-    """What to say after the feedback: the same list again where it was as good as foreseen, else the best."""
-    sure = feedback.target_right and trial.count <= function.best.count
-    best = trial if sure else function.best
-    return Answer(best.passes, function.source, best.count, sure)
-
-
-def _missed(count: int, rng: random.Random) -> int:
-    """A count near the true one, but never it."""
-    miss = rng.randint(1, max(2, count // 8))
-    return count + miss if miss > count or rng.random() < 0.5 else count - miss
-
-
-def batches(examples: Sequence[Example], batch_tokens: int, prompt_share: float, seed: str) -> list[Batch]:
-    """Pack examples of like length into batches, the batches in random order.
+def read_labelled(
+    corpus: Corpus,
+    entries: Sequence[Entry],
+    labels: Mapping[str, Label],
+    objective: Objective,
+    popular: Mapping[Words, int],
+    most: int,
+) -> list[Labelled]:
+    """Functions with their targets, without code; counts are right for the objective instructions alone.
 
     Args:
-        examples: in any order.
-        batch_tokens: tokens a batch at most, padding included; one example may have more.
-        prompt_share: share of the prompts' tokens that are learnt.
-        seed: of the order and of the tokens chosen.
+        corpus: where the texts are.
+        entries: functions that have a label.
+        labels: by hash.
+        objective: of the labels.
+        popular: see `popularity`.
+        most: targets a function.
     """
-    rng = random.Random(f"batches {seed}")
-    # A length is blurred before sorting, so that the same functions do not always meet in a batch.
-    order = sorted(examples, key=lambda example: len(example.tokens) * rng.uniform(0.97, 1.03))
-    groups: list[list[Example]] = [[]]
-    longest = 0
-    for example in order:
-        longest = max(longest, len(example.tokens))
-        if groups[-1] and longest * (len(groups[-1]) + 1) > batch_tokens:
-            groups.append([])
-            longest = len(example.tokens)
-        groups[-1].append(example)
-    rng.shuffle(groups)
-    chooser = np.random.default_rng(rng.getrandbits(64))
-    return [_batch(group, prompt_share, chooser) for group in groups if group]
+    texts = {key: corpus.text(key) for key in corpus.in_order_of_shards(it.hash for it in entries)}
+
+    def labelled(entry: Entry) -> Labelled:
+        label = labels[entry.hash]
+        targets = tuple(
+            Target(PassList.of(*found.passes), found.value, share, found.value)
+            for found, share in choose(label, popular, most)
+        )
+        return Labelled(entry.hash, texts[entry.hash], objective, entry.source, label.gain, targets)
+
+    return [labelled(entry) for entry in entries]
 
 
-def _batch(examples: Sequence[Example], prompt_share: float, rng: np.random.Generator) -> Batch:
-    length = max(len(example.tokens) for example in examples)
-    tokens = np.zeros((len(examples), length), dtype=np.int64)
-    answers: list[NDArray[np.int64]] = []
-    prompts: list[NDArray[np.int64]] = []
-    for row, example in enumerate(examples):
-        tokens[row, : len(example.tokens)] = example.tokens
-        start = row * length
-        answers.append(start + np.arange(example.answer_start - 1, len(example.tokens) - 1))
-        positions = start + np.arange(example.prompt_end - 1)
-        prompts.append(positions[rng.random(len(positions)) < prompt_share])
-    used = sum(len(example.tokens) for example in examples)
-    return Batch(tokens, np.concatenate(answers), np.concatenate(prompts), used)
+def compile_targets(corpus: Corpus, functions: Sequence[Labelled], sandbox: Sandbox, *, code: bool) -> list[Labelled]:
+    """The same functions with the true instruction counts of their targets, and the code where wanted.
+
+    A target that does not compile is left out, and so is a function without any.
+    """
+    order = {key: number for number, key in enumerate(corpus.in_order_of_shards({it.function for it in functions}))}
+    waiting = {str(number): it for number, it in enumerate(sorted(functions, key=lambda it: order[it.function]))}
+    done: dict[tuple[str, Objective], Labelled] = {}
+
+    def jobs() -> Iterable[Job]:
+        for name, it in waiting.items():
+            yield Job(corpus.bitcode(it.function), tuple(str(target.passes) for target in it.targets), name, keep=code)
+
+    for job, outcomes in sandbox.run(jobs()):
+        function = waiting[job.name]
+        kept = [(it, outcome) for it, outcome in zip(function.targets, outcomes) if outcome.ok]
+        total = sum(it.share for it, _ in kept)
+        targets = tuple(
+            replace(it, share=it.share / total, count=outcome.instructions, code=_text(outcome.bitcode))
+            for it, outcome in kept
+        )
+        if targets:
+            done[function.function, function.objective] = replace(function, targets=targets)
+    keys = ((it.function, it.objective) for it in functions)
+    return [done[key] for key in keys if key in done]
+
+
+def _text(bitcode: bytes | None) -> str | None:
+    if bitcode is None:
+        return None
+    with Module.parse(bitcode, "function") as module:
+        return ir.normalise(module.to_text())
+
+
+def optimize_example(function: Labelled, tokenizer: Tokenizer) -> Example:
+    """Task Optimize: the prompt, and every target as an answer."""
+    prompt = tokenizer.encode_prompt(OptimizePrompt(function.ir, function.objective))
+    answers = [Answer(it.passes, function.source, it.count, code=it.code) for it in function.targets]
+    return _example(function, tokenizer, prompt, (), answers, [it.share for it in function.targets])
+
+
+def feedback_example(
+    function: Labelled, first: Sequence[int], verdict: Verdict, form: Form, tokenizer: Tokenizer
+) -> Example:
+    """Task Feedback: the prompt, a model's answer and the feedback on it, and what to say then.
+
+    That is the same list again and "I am sure!", where it does what the answer foresaw and is as good as the best one;
+    otherwise "Let me try again." and every target.
+
+    Args:
+        function: with its targets; with code where the form is not Fast.
+        first: ids of the answer, without the end marker.
+        verdict: the compiler's, checked for the form.
+        form: of the feedback.
+        tokenizer: the model's.
+    """
+    prompt = tokenizer.encode_prompt(OptimizePrompt(function.ir, function.objective))
+    said = (*first, *tokenizer.encode_feedback(verdict.feedback(form)))
+    answer = verdict.answer
+    if is_sure(function, verdict) and isinstance(answer, Answer):
+        code = None if answer.code is None else verdict.compiled
+        again = replace(answer, source=function.source, sure=True, code=code)
+        return _example(function, tokenizer, prompt, said, [again], [1.0])
+    answers = [Answer(it.passes, function.source, it.count, False, it.code) for it in function.targets]
+    return _example(function, tokenizer, prompt, said, answers, [it.share for it in function.targets])
+
+
+def is_sure(function: Labelled, verdict: Verdict) -> bool:
+    """Whether a model may be sure of an answer: it foresaw the count, and no list is known to reach a smaller one."""
+    return verdict.target_right and verdict.target is not None and verdict.target <= function.best.count
+
+
+def _example(
+    function: Labelled,
+    tokenizer: Tokenizer,
+    prompt: Sequence[int],
+    said: Sequence[int],
+    answers: Iterable[Answer],
+    shares: Iterable[float],
+) -> Example:
+    end = tokenizer.id_of(END)
+    return Example(
+        function.function,
+        _ids((*prompt, *said)),
+        len(prompt),
+        tuple(_ids((*tokenizer.encode_answer(it), end)) for it in answers),
+        tuple(shares),
+        function.gain,
+    )
+
+
+def _ids(tokens: Sequence[int]) -> Ids:
+    return np.array(tokens, dtype=np.int32)

@@ -6,7 +6,7 @@ own after them:
 
     tokens           (branches, tokens)                                  ids
     positions        (1, branches x tokens)                              of each token in its sequence
-    bias             (tokens, own + tokens)                              0, or -inf where a token may not look
+    bias             (branches or 1, tokens, own + tokens)               0, or -inf where a token may not look
     wanted           (logits,)                                           rows of branches x tokens to give logits of
     prefix_key_0 ... (key_value_heads, 1, 1, prefix, head_width)         likewise prefix_value_0 ...
     own_key_0 ...    (key_value_heads, 1, branches, own, head_width)     likewise own_value_0 ...
@@ -27,16 +27,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 
 from secondpass.errors import ModelError
-from secondpass.model.architecture import Llama
+from secondpass.model import llama
 from secondpass.model.manifest import NETWORK, TOKENIZER, Manifest
 from secondpass.model.onnx_graph import MICROSOFT, Graph
 from secondpass.model.presets import Shape
+from secondpass.model.run import read_facts
 from secondpass.model.tokenizer import Tokenizer
 
 Weights = Mapping[str, NDArray[np.float32]]
@@ -48,7 +50,41 @@ _ZERO_POINT = 128
 """The unsigned integer that stands for 0 in a quantised input."""
 
 
-def export(model: Llama, tokenizer: Tokenizer, directory: Path, *, name: str, takes_feedback: bool = True) -> None:
+def export_checkpoint(checkpoint: Path, directory: Path, *, name: str | None = None) -> Shape:
+    """Write the model directory of a training's checkpoint.
+
+    Args:
+        checkpoint: a checkpoint of `model.train`.
+        directory: made where it does not exist.
+        name: what reports call the model; as in the training where None.
+
+    Returns:
+        The model's sizes.
+
+    Raises:
+        ModelError: it is no checkpoint, or cannot be exported.
+    """
+    facts, model = read_facts(checkpoint), llama.load(checkpoint)
+    export(
+        model,
+        Tokenizer.load(checkpoint / TOKENIZER),
+        directory,
+        name=name or facts.name,
+        takes_feedback=facts.takes_feedback,
+        writes_code=facts.writes_code,
+    )
+    return llama.shape_of(model.config)
+
+
+def export(
+    model: llama.LlamaForCausalLM,
+    tokenizer: Tokenizer,
+    directory: Path,
+    *,
+    name: str,
+    takes_feedback: bool = True,
+    writes_code: bool = False,
+) -> None:
     """Write a model directory.
 
     Args:
@@ -57,16 +93,21 @@ def export(model: Llama, tokenizer: Tokenizer, directory: Path, *, name: str, ta
         directory: made where it does not exist.
         name: what reports call the model.
         takes_feedback: whether it was trained on Task Feedback too.
+        writes_code: whether it was trained to write code.
 
     Raises:
-        ModelError: tokenizer and model do not belong together.
+        ModelError: tokenizer and model do not belong together, or the output layer has weights of its own.
     """
-    shape = model.shape
+    shape = llama.shape_of(model.config)
     if tokenizer.size != shape.vocabulary:
         raise ModelError(f"the tokenizer has {tokenizer.size} tokens, the model {shape.vocabulary}")
+    if not shape.tied:
+        raise ModelError(
+            "the exported network has one table for tokens and logits, this model two: train with tied=true, "
+            "or run the checkpoint itself"
+        )
     directory.mkdir(parents=True, exist_ok=True)
-    weights = {key: tensor.detach().float().numpy() for key, tensor in model.state_dict().items()}
-    (directory / NETWORK).write_bytes(network(shape, weights).SerializeToString())
+    (directory / NETWORK).write_bytes(network(shape, weights_of(model)).SerializeToString())
     tokenizer.save(directory / TOKENIZER)
     Manifest(
         name=name,
@@ -75,7 +116,18 @@ def export(model: Llama, tokenizer: Tokenizer, directory: Path, *, name: str, ta
         key_value_heads=shape.key_value_heads,
         head_width=shape.head_width,
         takes_feedback=takes_feedback,
+        writes_code=writes_code,
     ).write(directory)
+
+
+def weights_of(model: llama.LlamaForCausalLM) -> Weights:
+    """A model's weights by the names of `transformers` without their `model.`; the tied output layer is no other."""
+    state: Mapping[str, Any] = cast("Any", model).state_dict()
+    return {
+        name.removeprefix("model."): tensor.detach().float().cpu().numpy()
+        for name, tensor in state.items()
+        if name != "lm_head.weight"
+    }
 
 
 def network(shape: Shape, weights: Weights) -> onnx.ModelProto:
@@ -83,7 +135,7 @@ def network(shape: Shape, weights: Weights) -> onnx.ModelProto:
 
     Args:
         shape: the model's sizes.
-        weights: float32 arrays by the names of `Llama.state_dict`.
+        weights: float32 arrays, as `weights_of` gives them.
     """
     return _Writer(shape, weights).write()
 
@@ -113,7 +165,7 @@ class _Writer:
         graph, shape = self._graph, self._shape
         graph.input("tokens", np.int64, ("branches", "tokens"))
         graph.input("positions", np.int64, (1, "rows"))
-        graph.input("bias", np.float32, ("tokens", "own + tokens"))
+        graph.input("bias", np.float32, ("branches or 1", "tokens", "own + tokens"))
         graph.input("wanted", np.int64, ("logits",))
         for layer in range(shape.layers):
             for kind in ("key", "value"):
@@ -137,7 +189,7 @@ class _Writer:
         graph, shape, group = self._graph, self._shape, self._group
         heads, width = shape.key_value_heads, shape.head_width
         prefix = self._size("prefix_key_0", 3)
-        branches, total = self._size("tokens", 0), self._size("bias", 1)
+        branches, total = self._size("tokens", 0), self._size("bias", 2)
         rest = graph.integers(-1)
         return _Dimensions(
             queries=self._join(graph.integers(heads, group), branches, graph.integers(-1, width)),

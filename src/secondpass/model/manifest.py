@@ -18,8 +18,9 @@ from secondpass.errors import ModelError
 from secondpass.ir import NORMAL_FORM_VERSION
 from secondpass.llvm.vocabulary import VOCABULARY, VOCABULARY_VERSION
 from secondpass.prompt import FORMAT_VERSION as PROMPT_FORMAT_VERSION
+from secondpass.prompt import Form
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Of the directory and of the network's inputs and outputs."""
 
 NETWORK, TOKENIZER, MANIFEST = "model.onnx", "tokenizer.json", "model.json"
@@ -44,6 +45,12 @@ class Manifest:
     """Elements of a head."""
     takes_feedback: bool
     """Whether it was trained to answer again after a feedback."""
+    feedback_form: Form = Form.FAST
+    """The form of feedback that it was trained on, where it was."""
+    writes_code: bool = False
+    """Whether it was trained to write code after the counts, where it is asked for."""
+    temperature: float = 1.0
+    """At which its samples are best, as far as was measured."""
     words: tuple[str, ...] = tuple(entry.text for entry in VOCABULARY)
     """The elements a list may hold."""
     format_version: int = FORMAT_VERSION
@@ -60,6 +67,17 @@ class Manifest:
         (directory / MANIFEST).write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
     @classmethod
+    def of(cls, values: dict[str, Any]) -> Self:
+        """The manifest with these values, as JSON has them.
+
+        Raises:
+            TypeError, KeyError, ValueError: they are those of no manifest.
+        """
+        form = Form(values.get("feedback_form", Form.FAST))
+        typed: dict[str, Any] = {**values, "words": tuple(values["words"]), "feedback_form": form}
+        return cls(**typed)
+
+    @classmethod
     def read(cls, directory: Path) -> Self:
         """Read `model.json` and check the directory.
 
@@ -73,8 +91,7 @@ class Manifest:
         try:
             values = cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8")))
             _check_versions(path, values)
-            values["words"] = tuple(values["words"])
-            return cls(**values)
+            return cls.of(values)
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise ModelError(f"{path} is damaged ({error}); export the model again") from error
 

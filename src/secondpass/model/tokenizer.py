@@ -9,13 +9,15 @@ token) and is cut into pairs of digits, so that every number is made of about a 
 tokens. `docs/experiments.md` has the figures behind both.
 
 Two ways in: `encode` reads the forms of `prompt`, where markers and passes are single tokens;
-`encode_ir` reads somebody's code, where the same characters are only characters. No code can
-therefore end an answer or forge a feedback.
+`encode_ir` reads somebody's code, where the same characters are only characters. `encode_prompt`,
+`encode_answer` and `encode_feedback` read each part of a form the way it needs. No code and no message
+of the compiler can therefore end an answer or forge a feedback.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import tokenizers
@@ -23,7 +25,7 @@ from tokenizers import Regex, decoders, models, pre_tokenizers, trainers
 
 from secondpass.errors import ModelError
 from secondpass.llvm.vocabulary import VOCABULARY
-from secondpass.prompt import ANSWER, MARKERS, OptimizePrompt, flags
+from secondpass.prompt import ANSWER, CODE_CLOSE, CODE_OPEN, MARKERS, Answer, Feedback, OptimizePrompt, flags
 
 VOCABULARY_SIZE = 4096
 LONGEST_TOKEN = 40
@@ -127,6 +129,10 @@ class Tokenizer:
         """
         return self._ids[reserved]
 
+    def code_ids(self) -> tuple[int, ...]:
+        """The ids that code is made of, ascending: all but the reserved ones."""
+        return tuple(sorted(set(range(self.size)).difference(self._ids.values())))
+
     def encode(self, text: str) -> list[int]:
         """The ids of a text this package rendered itself: reserved texts become their tokens."""
         return self._forms.encode(text, add_special_tokens=False).ids
@@ -139,6 +145,20 @@ class Tokenizer:
         """The ids of a whole prompt, its frame by `encode` and its IR by `encode_ir`."""
         head = prompt.render().removesuffix(prompt.ir + ANSWER)
         return [*self.encode(head), *self.encode_ir(prompt.ir), self.id_of(ANSWER)]
+
+    def encode_answer(self, answer: Answer) -> list[int]:
+        """The ids of a whole answer, without the end marker; its code by `encode_ir`, the rest by `encode`."""
+        head = self.encode(replace(answer, code=None).render())
+        if answer.code is None:
+            return head
+        return [*head, self.id_of(CODE_OPEN), *self.encode_ir(answer.code), self.id_of(CODE_CLOSE)]
+
+    def encode_feedback(self, feedback: Feedback) -> list[int]:
+        """The ids of a whole feedback: its markers, and by `encode_ir` what is between them."""
+        ids: list[int] = []
+        for place, piece in enumerate(feedback.pieces()):
+            ids += self.encode_ir(piece) if place % 2 else [self.id_of(piece)]
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of these ids, reserved ones included."""

@@ -1,0 +1,306 @@
+"""What `secondpass data` does, as functions: labelled functions in, training data out."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from secondpass.corpus.store import Corpus, Entry
+from secondpass.errors import InputError, ModelError
+from secondpass.llvm.passes import Words
+from secondpass.llvm.sandbox import Sandbox
+from secondpass.model.answering import Answering
+from secondpass.model.data import (
+    Labelled,
+    compile_targets,
+    feedback_example,
+    optimize_example,
+    popularity,
+    read_labelled,
+    widened,
+)
+from secondpass.model.dataset import MANIFEST, SPLITS, TOKENIZER, Example, Manifest, Split, digest, write_split
+from secondpass.model.tokenizer import VOCABULARY_SIZE, Tokenizer
+from secondpass.progress import Progress
+from secondpass.prompt import Form, Objective
+from secondpass.strategies.base import HOTTEST, MOST_ANSWERS
+from secondpass.tuner.coreset import coreset
+from secondpass.tuner.labels import Label, objective_of, read_labels
+
+_MOST_ANSWERS = 16
+"""More are not worth their tokens."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OptimizeRequest:
+    """The options of `secondpass data optimize`, as the command line has them."""
+
+    corpus: Path
+    labels: tuple[Path, ...]
+    """One file an objective."""
+    out: Path
+    tokenizer: Path | None = None
+    """Learnt from the training functions where none is named."""
+    vocabulary: int = VOCABULARY_SIZE
+    """Tokens of a tokenizer that is learnt."""
+    context: int = 2048
+    """Tokens of the longest example."""
+    answers: int = 4
+    """Lists taught a function at most."""
+    coreset: int = 50
+    """Lists of the coreset that are tried on every function, to be taught where they are good."""
+    code: bool = False
+    """Whether answers hold the optimised IR."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedbackRequest:
+    """The options of `secondpass data feedback`, as the command line has them."""
+
+    corpus: Path
+    labels: Path
+    """For the objective instructions: an answer foresees instructions."""
+    out: Path
+    model: Path
+    """Whose answers the feedback is on."""
+    form: Form
+    temperature: float = 0.0
+    samples: int = 1
+    seed: int = 0
+    context: int = 2048
+    answers: int = 4
+    coreset: int = 50
+    functions: int | None = None
+    """Only so many of each split."""
+    workers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """Training data that was written.
+
+    Attributes:
+        out: its directory.
+        manifest: what it holds.
+        tokens: mean and median tokens of the training examples' contexts.
+    """
+
+    out: Path
+    manifest: Manifest
+    tokens: tuple[float, float]
+
+
+def make_optimize(request: OptimizeRequest, progress: Progress | None = None) -> Made:
+    """Write the data of task Optimize.
+
+    Raises:
+        InputError: an option makes no sense, or there is something else at `out`.
+        CorpusError: corpus or labels cannot be read, or were made with other versions.
+        ModelError: a split holds no labelled function, or the tokenizer is of another version.
+    """
+    _check_answers(request.answers)
+    if request.context < 1:
+        raise InputError("--context must be positive")
+    check_empty(request.out)
+    corpus, labels = Corpus(request.corpus), labels_by_objective(request.labels)
+    labels = {
+        objective: _widened(corpus, of_objective, objective, request.coreset, progress)
+        for objective, of_objective in labels.items()
+    }
+    popular = {objective: popularity_in_training(corpus, it) for objective, it in labels.items()}
+    functions = {split: _functions(corpus, labels, popular, split, request.answers) for split in SPLITS}
+    tokenizer = _tokenizer(request, functions["train"])
+    request.out.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(request.out / TOKENIZER)
+    made = _Writer(request.out, request.context)
+    for split in SPLITS:
+        if request.code or Objective.BYTES in labels:
+            with Sandbox() as sandbox:
+                functions[split] = compile_targets(corpus, functions[split], sandbox, code=request.code)
+        made.write(split, _examples(functions[split], tokenizer, split, progress))
+    return made.finish("optimize", None, request.code, {**asdict(request), **dict.fromkeys(_PATHS)})
+
+
+def make_feedback(request: FeedbackRequest, progress: Progress | None = None) -> Made:
+    """Write the data of task Feedback: a model's own answers, what the compiler says of them, and what to say then.
+
+    Raises:
+        InputError: an option makes no sense, or there is something else at `out`.
+        CorpusError: corpus or labels cannot be read, or were made with other versions.
+        ModelError: the model cannot be read, or a split holds no labelled function.
+        EngineError: the form needs code, and the model writes none.
+    """
+    check_empty(request.out)
+    if request.workers < 0 or (request.functions is not None and request.functions < 1):
+        raise InputError("--functions must be positive, --workers not negative")
+    if not 1 <= request.samples <= MOST_ANSWERS or not 0 <= request.temperature <= HOTTEST:
+        raise InputError(f"--samples must be 1 to {MOST_ANSWERS}, --temperature 0 to {HOTTEST:g}")
+    _check_answers(request.answers)
+    code = request.form is not Form.FAST
+    corpus, labels = Corpus(request.corpus), read_labels(request.labels, Objective.INSTRUCTIONS)
+    labels = _widened(corpus, labels, Objective.INSTRUCTIONS, request.coreset, progress)
+    popular = popularity_in_training(corpus, labels)
+    workers = request.workers or len(os.sched_getaffinity(0))
+    answering = Answering(request.model, request.samples, request.temperature, request.seed, request.form, workers)
+    tokenizer = answering.tokenizer
+    request.out.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(request.out / TOKENIZER)
+    made = _Writer(request.out, request.context)
+    for split in SPLITS:
+        entries = labelled_entries(corpus, labels, split)[: request.functions]
+        functions = read_labelled(corpus, entries, labels, Objective.INSTRUCTIONS, popular, request.answers)
+        if code:
+            with Sandbox() as sandbox:
+                functions = compile_targets(corpus, functions, sandbox, code=True)
+        known = {it.function: it for it in functions}
+        examples = (
+            feedback_example(known[key], first, verdict, request.form, tokenizer)
+            for key, first, verdict in answering.on(corpus, functions, partial(_tell, progress, f"{split}: answers"))
+        )
+        made.write(split, examples)
+    return made.finish("feedback", request.form, code, {**asdict(request), **dict.fromkeys(_PATHS)})
+
+
+def _widened(
+    corpus: Corpus,
+    labels: Mapping[str, Label],
+    objective: Objective,
+    size: int,
+    progress: Progress | None,
+) -> dict[str, Label]:
+    """The labels of training and validation functions, with the coreset's lists beside the search's."""
+    found = {entry.hash: labels[entry.hash] for entry in corpus.select(*SPLITS) if entry.hash in labels}
+    lists = coreset(objective, size)
+    if not lists:
+        return found
+    with Sandbox() as sandbox:
+        tell = partial(_tell, progress, f"{objective}: trying the coreset")
+        return widened(corpus, found.values(), lists, objective, sandbox, tell)
+
+
+def _tell(progress: Progress | None, what: str, done: int, total: int) -> None:
+    if progress is not None:
+        progress(what, done, total)
+
+
+_PATHS = ("corpus", "labels", "out", "model", "tokenizer")
+"""Options that say nothing on another machine."""
+
+
+def labels_by_objective(paths: Sequence[Path]) -> dict[Objective, dict[str, Label]]:
+    """The labels of several files; each objective once.
+
+    Raises:
+        InputError: two files are of one objective.
+        CorpusError: a file cannot be read, or was made with other versions.
+    """
+    found: dict[Objective, dict[str, Label]] = {}
+    for path in paths:
+        objective = objective_of(path)
+        if objective in found:
+            raise InputError(f"{path}: a second file of labels for the objective {objective}; name one")
+        found[objective] = read_labels(path, objective)
+    return found
+
+
+def check_empty(out: Path) -> None:
+    """Refuse a directory that holds something that is not training data.
+
+    Raises:
+        InputError: it does.
+    """
+    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST).exists())):
+        raise InputError(f"{out}: there is something else already; name another --out")
+
+
+def _check_answers(answers: int) -> None:
+    if not 1 <= answers <= _MOST_ANSWERS:
+        raise InputError(f"--answers {answers}: ask for 1 to {_MOST_ANSWERS}")
+
+
+def _functions(
+    corpus: Corpus,
+    labels: Mapping[Objective, Mapping[str, Label]],
+    popular: Mapping[Objective, Mapping[Words, int]],
+    split: Split,
+    answers: int,
+) -> list[Labelled]:
+    found: list[Labelled] = []
+    for objective, of_objective in labels.items():
+        entries = labelled_entries(corpus, of_objective, split)
+        found += read_labelled(corpus, entries, of_objective, objective, popular[objective], answers)
+    return found
+
+
+def labelled_entries(corpus: Corpus, labels: Mapping[str, Label], split: Split) -> list[Entry]:
+    """The functions of a split that have a label, in the order of their hashes.
+
+    Raises:
+        ModelError: there is none.
+    """
+    entries = [entry for entry in corpus.select(split) if entry.hash in labels]
+    if not entries:
+        raise ModelError(f"no function of the split '{split}' has a label: secondpass tune --split {split} makes them")
+    return entries
+
+
+def popularity_in_training(corpus: Corpus, labels: Mapping[str, Label]) -> Counter[Words]:
+    """`data.popularity` of the training functions alone."""
+    return popularity(labels[entry.hash] for entry in labelled_entries(corpus, labels, "train"))
+
+
+def _tokenizer(request: OptimizeRequest, training: Sequence[Labelled]) -> Tokenizer:
+    if request.tokenizer is not None:
+        return Tokenizer.load(request.tokenizer)
+    return Tokenizer.train((it.ir for it in training), request.vocabulary)
+
+
+def _examples(
+    functions: Sequence[Labelled], tokenizer: Tokenizer, split: Split, progress: Progress | None
+) -> Iterator[Example]:
+    for done, function in enumerate(functions, 1):
+        yield optimize_example(function, tokenizer)
+        _tell(progress, f"{split}: tokens", done, len(functions))
+
+
+@dataclass(slots=True)
+class _Writer:
+    """Writes a directory split by split, and counts."""
+
+    out: Path
+    context: int
+    counts: dict[str, int] = field(default_factory=dict[str, int])
+    left_out: dict[str, int] = field(default_factory=dict[str, int])
+    lengths: list[int] = field(default_factory=list[int])
+
+    def write(self, split: Split, examples: Iterator[Example]) -> None:
+        """Write the examples that fit."""
+        every = list(examples)
+        fitting = [it for it in every if it.longest <= self.context]
+        if not fitting:
+            raise ModelError(f"none of {len(every)} {split} functions fits {self.context} tokens; raise --context")
+        self.counts[split], self.left_out[split] = len(fitting), len(every) - len(fitting)
+        if split == "train":
+            self.lengths = [len(it.context) for it in fitting]
+        write_split(self.out, split, fitting)
+
+    def finish(self, task: str, form: str | None, code: bool, options: dict[str, Any]) -> Made:
+        """Write the manifest, last: without it the directory is no training data."""
+        manifest = Manifest(
+            task=task,
+            form=form,
+            code=code,
+            context=self.context,
+            tokenizer=digest(self.out / TOKENIZER),
+            counts=self.counts,
+            left_out=self.left_out,
+            made_from={name: value for name, value in options.items() if isinstance(value, int | float | str)},
+        )
+        manifest.write(self.out)
+        return Made(self.out, manifest, (statistics.mean(self.lengths), statistics.median(self.lengths)))

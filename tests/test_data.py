@@ -1,0 +1,271 @@
+"""Training data: which lists are taught, the directory on disk, and the command that makes it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from compiling import SECONDPASS
+
+from secondpass.errors import InputError, ModelError
+from secondpass.prompt import END, Answer, Objective, OptimizePrompt
+from secondpass.tuner.labels import Label, LabelStore
+from secondpass.tuner.search import Found
+
+pytest.importorskip("pyarrow", reason="needs secondpass[corpus]")
+
+from secondpass.corpus.store import Corpus
+from secondpass.llvm.sandbox import Sandbox
+from secondpass.model import dataset
+from secondpass.model.commands import OptimizeRequest, make_optimize
+from secondpass.model.data import choose, compile_targets, popularity, read_labelled, widened
+from secondpass.tuner.coreset import coreset
+from secondpass.tuner.labels import read_labels
+
+LITTLE = ("--vocabulary", "500", "--context", "9999", "--coreset", "0")
+SROA, GVN, DSE, O1 = ("sroa",), ("mem2reg", "gvn"), ("mem2reg", "dse"), ("default<O1>",)
+
+
+def label(oz, *found, key="f"):
+    return Label(key, oz, tuple(Found(passes, value) for passes, value in found), 10)
+
+
+# Which lists are taught
+
+
+def test_of_equally_good_lists_the_one_that_is_good_on_most_functions_comes_first():
+    one = label(20, (SROA, 10), (GVN, 10), (O1, 12))
+    popular = popularity([one, label(9, (GVN, 8)), label(9, (GVN, 8)), label(9, (SROA, 8)), label(9, (O1, 9))])
+    assert popular == {SROA: 2, GVN: 3}
+    assert [found.passes for found, _ in choose(one, popular, 8)] == [GVN, SROA, O1]
+
+
+def test_among_equally_popular_ones_the_shorter_comes_first():
+    assert [found.passes for found, _ in choose(label(20, (GVN, 10), (SROA, 10)), {}, 1)] == [SROA]
+
+
+def test_shares_fall_with_what_a_list_gains_and_sum_to_one():
+    chosen = choose(label(20, (SROA, 10), (GVN, 10), (DSE, 15), (O1, 19)), {}, 8)
+    assert [found.passes for found, _ in chosen] == [SROA, GVN, DSE]  # a tenth of the gain is not worth teaching
+    shares = [share for _, share in chosen]
+    assert shares[0] == shares[1] > 10 * shares[2] > 0
+    assert sum(shares) == pytest.approx(1)
+
+
+def test_where_nothing_beats_oz_only_lists_as_good_as_it_are_taught():
+    chosen = choose(label(10, (O1, 10), (SROA, 10), (GVN, 12)), {}, 8)
+    assert [(found.passes, share) for found, share in chosen] == [(O1, 0.5), (SROA, 0.5)] or [
+        found.passes for found, _ in chosen
+    ] == [SROA, O1]
+    assert all(found.value == 10 for found, _ in chosen)
+
+
+def test_lists_of_the_coreset_are_taught_where_they_are_as_good(labelled):
+    corpus, labels = Corpus(labelled.corpus), read_labels(labelled.labels, Objective.INSTRUCTIONS)
+    with Sandbox(1) as sandbox:
+        lists = coreset(Objective.INSTRUCTIONS, 20)
+        found = widened(corpus, labels.values(), lists, Objective.INSTRUCTIONS, sandbox, lambda done, total: None)
+    assert found.keys() == labels.keys()
+    improved = [key for key, label in labels.items() if label.gain]
+    assert improved
+    for key in improved:
+        values = {it.passes: it.value for it in found[key].found}
+        assert found[key].best.value <= labels[key].best.value
+        assert {it.passes for it in labels[key].found} <= values.keys()
+        for it in lists[:3]:
+            assert values.get(it.words) == counted(corpus, key, it)
+    assert all(found[key] == labels[key] for key in labels.keys() - set(improved))
+
+
+# The directory
+
+
+def example(*lengths, gain=3):
+    answers = tuple(np.arange(length, dtype=np.int32) for length in lengths)
+    shares = tuple(1 / len(lengths) for _ in lengths)
+    return dataset.Example("ab" * 12, np.arange(7, dtype=np.int32), 5, answers, shares, gain)
+
+
+@pytest.fixture
+def directory(tmp_path, labelled):
+    """Real data, to be spoilt."""
+    out = tmp_path / "data"
+    request = OptimizeRequest(
+        corpus=labelled.corpus, labels=(labelled.labels,), out=out, vocabulary=500, context=9_999, coreset=0
+    )
+    make_optimize(request)
+    return out
+
+
+def test_examples_come_back_as_they_were_written(directory):
+    written = [example(3, 2), example(4, gain=0), example(1, 5, 2)]
+    dataset.write_split(directory, "train", written)
+    found = dataset.Dataset(directory, "train")
+    assert len(found) == 3
+    assert found.lengths.tolist() == [it.length for it in written] == [12, 11, 15]
+    assert found.gains.tolist() == [3, 0, 3]
+    for one, other in zip(written, found, strict=True):
+        assert (one.function, one.prompt_end, one.gain) == (other.function, other.prompt_end, other.gain)
+        assert one.shares == pytest.approx(other.shares)
+        assert [it.tolist() for it in (one.context, *one.answers)] == [
+            it.tolist() for it in (other.context, *other.answers)
+        ]
+
+
+def test_an_empty_split_is_refused(directory):
+    dataset.write_split(directory, "validation", [])
+    with pytest.raises(ModelError, match="the split 'validation' is empty"):
+        dataset.Dataset(directory, "validation")
+
+
+@pytest.mark.parametrize("name", ["format_version", "prompt_version", "normal_form_version", "vocabulary_version"])
+def test_data_of_another_version_is_refused(directory, name):
+    path = directory / dataset.MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: 99}))
+    with pytest.raises(ModelError, match=rf"made with {name.replace('_', ' ')} 99"):
+        dataset.Dataset(directory, "train")
+
+
+def test_data_whose_tokenizer_was_exchanged_is_refused(directory):
+    path = directory / dataset.TOKENIZER
+    path.write_text(path.read_text() + " ")
+    with pytest.raises(ModelError, match=r"tokenizer\.json is not the one that made the ids"):
+        dataset.Dataset(directory, "train")
+
+
+@pytest.mark.parametrize("damage", ["", "[]", "{"])
+def test_a_damaged_manifest_is_named(directory, damage):
+    (directory / dataset.MANIFEST).write_text(damage)
+    with pytest.raises(ModelError, match=r"data\.json"):
+        dataset.Dataset(directory, "train")
+
+
+def test_a_directory_without_data_is_named(tmp_path):
+    with pytest.raises(ModelError, match="holds no training data"):
+        dataset.Dataset(tmp_path, "train")
+
+
+# The command
+
+
+@pytest.mark.parametrize("split", dataset.SPLITS)
+def test_an_example_is_the_prompt_and_the_best_lists_with_true_counts(directory, labelled, split):
+    corpus, labels = Corpus(labelled.corpus), read_labels(labelled.labels, Objective.INSTRUCTIONS)
+    found = dataset.Dataset(directory, split)
+    assert {it.function for it in found} == {entry.hash for entry in corpus.select(split)}
+    for it in found:
+        label = labels[it.function]
+        assert found.tokenizer.decode(it.context.tolist()) == OptimizePrompt(corpus.text(it.function)).render()
+        assert it.prompt_end == len(it.context)
+        assert it.gain == label.gain
+        texts = [found.tokenizer.decode(tokens.tolist()) for tokens in it.answers]
+        assert all(text.endswith(END) for text in texts)
+        answers = [Answer.parse(text) for text in texts]
+        known = {each.passes: each.value for each in label.found}
+        assert [known[answer.passes.words] for answer in answers] == [answer.target for answer in answers]
+        assert answers[0].target == label.best.value
+        assert {answer.source for answer in answers} == {corpus.entries[it.function].source}
+
+
+def test_bytes_prompts_say_so_and_count_instructions(tmp_path, labelled):
+    out, labels = tmp_path / "data", tmp_path / "bytes.parquet"
+    subprocess.run(
+        [SECONDPASS, "tune", labelled.corpus, "--objective", "bytes", "--budget", "5", "--out", labels],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    run = subprocess.run(
+        [SECONDPASS, "data", "optimize", labelled.corpus, labelled.labels, labels, "--out", out, *LITTLE],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    found, corpus = dataset.Dataset(out, "train"), Corpus(labelled.corpus)
+    assert f"train: {len(found):,} examples" in run.stdout
+    prompts = [OptimizePrompt.parse(found.tokenizer.decode(it.context.tolist())) for it in found]
+    assert {prompt.objective for prompt in prompts} == set(Objective)
+    assert len(found) == 2 * len(corpus.select("train"))
+    pairs = [it for it, prompt in zip(found, prompts) if prompt.objective is Objective.BYTES]
+    for it in pairs[:5]:
+        answer = Answer.parse(found.tokenizer.decode(it.answers[0].tolist()))
+        assert answer.target == counted(corpus, it.function, answer.passes)
+
+
+def counted(corpus, key, passes):
+    from secondpass.llvm.jobs import Job
+
+    with Sandbox(1) as sandbox:
+        outcome = sandbox.compile(Job(corpus.bitcode(key), (str(passes),)))[0]
+        return outcome.instructions if outcome.ok else None
+
+
+def test_code_in_answers_is_the_ir_that_the_list_leaves(labelled):
+    from secondpass import ir
+    from secondpass.llvm.module import Module
+
+    corpus, labels = Corpus(labelled.corpus), read_labels(labelled.labels, Objective.INSTRUCTIONS)
+    functions = read_labelled(corpus, corpus.select("test"), labels, Objective.INSTRUCTIONS, {}, 1)
+    with Sandbox(1) as sandbox:
+        coded = compile_targets(corpus, functions, sandbox, code=True)
+    assert len(coded) == len(functions)
+    for it in coded:
+        with Module.parse(corpus.bitcode(it.function), "function") as module:
+            module.run(it.best.passes)
+            assert it.best.code == ir.normalise(module.to_text())
+
+
+def test_functions_longer_than_the_context_are_left_out_and_counted(tmp_path, labelled):
+    made = make_optimize(
+        OptimizeRequest(
+            corpus=labelled.corpus,
+            labels=(labelled.labels,),
+            out=tmp_path / "a",
+            vocabulary=500,
+            context=250,
+            coreset=0,
+        )
+    )
+    found = dataset.Dataset(tmp_path / "a", "train")
+    assert made.manifest.left_out["train"] > 0
+    assert max(it.longest for it in found) <= 250
+    assert made.manifest.counts["train"] == len(found)
+
+
+def test_a_tokenizer_can_be_given(tmp_path, directory, labelled):
+    again = OptimizeRequest(
+        corpus=labelled.corpus, labels=(labelled.labels,), out=tmp_path / "b", tokenizer=directory / dataset.TOKENIZER
+    )
+    make_optimize(again)
+    assert dataset.digest(tmp_path / "b" / "tokenizer.json") == dataset.digest(directory / "tokenizer.json")
+
+
+@pytest.mark.parametrize(("change", "message"), [({"answers": 17}, "--answers 17"), ({"context": 0}, "--context")])
+def test_options_that_make_no_sense_are_refused(tmp_path, labelled, change, message):
+    with pytest.raises(InputError, match=message):
+        make_optimize(
+            OptimizeRequest(corpus=labelled.corpus, labels=(labelled.labels,), out=tmp_path / "data", **change)
+        )
+
+
+def test_a_second_file_of_one_objective_is_refused(tmp_path, labelled):
+    other = tmp_path / "other.parquet"
+    shutil.copy(labelled.labels, other)
+    with pytest.raises(InputError, match="a second file of labels for the objective instructions"):
+        make_optimize(OptimizeRequest(corpus=labelled.corpus, labels=(labelled.labels, other), out=tmp_path / "data"))
+
+
+def test_something_else_is_never_written_over(tmp_path, labelled):
+    (tmp_path / "thesis.tex").write_text("years")
+    with pytest.raises(InputError, match="there is something else already"):
+        make_optimize(OptimizeRequest(corpus=labelled.corpus, labels=(labelled.labels,), out=tmp_path))
+
+
+def test_a_split_without_labels_is_named(tmp_path, labelled):
+    labels = read_labels(labelled.labels, Objective.INSTRUCTIONS)
+    corpus, path = Corpus(labelled.corpus), tmp_path / "few.parquet"
+    with LabelStore(path, Objective.INSTRUCTIONS) as store:
+        for entry in corpus.select("train"):
+            store.add(labels[entry.hash])
+        store.merge()
+    with pytest.raises(ModelError, match="no function of the split 'validation' has a label"):
+        make_optimize(OptimizeRequest(corpus=labelled.corpus, labels=(path,), out=tmp_path / "data"))
