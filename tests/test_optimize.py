@@ -14,7 +14,8 @@ from secondpass.llvm.module import Module
 from secondpass.llvm.sandbox import Sandbox
 from secondpass.optimize import optimize
 from secondpass.prompt import Objective
-from secondpass.strategies.answers import Sampling
+from secondpass.strategies.sampling import Sample
+from secondpass.strategies.single import Feedback
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def oz_by_clang(path):
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=example_id)
 def test_the_result_is_never_larger_than_clang_oz(path, engine, sandbox):
-    result = optimize(path, engine, Sampling(), sandbox)
+    result = optimize(path, engine, Feedback(), sandbox)
     instructions, size = oz_by_clang(path)
     assert (result.oz.instructions, result.oz.bytes) == (instructions, size)
     assert result.best.instructions <= instructions
@@ -45,20 +46,20 @@ def test_the_result_is_never_larger_than_clang_oz(path, engine, sandbox):
 
 
 def test_samples_make_some_file_smaller_than_oz(engine, sandbox):
-    result = optimize(CODEC, engine, Sampling(samples=5, temperature=1.0), sandbox)
+    result = optimize(CODEC, engine, Sample(5, 1.0), sandbox)
     assert result.best.instructions < result.oz.instructions
     assert result.origin != "-Oz"
 
 
 def test_the_objective_bytes_never_adds_bytes(engine, sandbox):
-    result = optimize(CODEC, engine, Sampling(), sandbox, objective=Objective.BYTES)
+    result = optimize(CODEC, engine, Feedback(), sandbox, objective=Objective.BYTES)
     assert result.best.bytes <= result.oz.bytes
     with Module.parse(result.bitcode) as module:
         assert module.native_size == result.best.bytes
 
 
 def test_every_function_is_reported_with_its_answers(engine, sandbox):
-    result = optimize(CODEC, engine, Sampling(samples=3, temperature=1.0, second_tries=False), sandbox)
+    result = optimize(CODEC, engine, Sample(3, 1.0), sandbox)
     with Module.parse(clang("-Oz", "-Xclang", "-disable-llvm-passes", "-emit-llvm", "-c", "-o", "-", CODEC)) as module:
         assert [it.name for it in result.functions] == [it.name for it in module.functions()]
     assert sum(it.source.instructions for it in result.functions) == result.source.instructions
@@ -68,7 +69,7 @@ def test_every_function_is_reported_with_its_answers(engine, sandbox):
 
 
 def test_the_same_seed_gives_the_same_result(engine, sandbox):
-    first, second = (optimize(CODEC, engine, Sampling(3, 1.0, seed=7), sandbox) for _ in range(2))
+    first, second = (optimize(CODEC, engine, Sample(3, 1.0, seed=7), sandbox) for _ in range(2))
     assert first.passes == second.passes
     assert first.bitcode == second.bitcode
 
@@ -77,7 +78,7 @@ def test_a_function_too_long_for_the_model_is_said_to_be_so(engine, sandbox, tmp
     body = "\n".join(f"  x = x * {number} + g(x ^ {number});" for number in range(3, 400))
     path = tmp_path / "long.c"
     path.write_text(f"int g(int);\nint f(int x) {{\n{body}\n  return x;\n}}\nint h(int x) {{ return g(x) + 1; }}\n")
-    result = optimize(path, engine, Sampling(), sandbox)
+    result = optimize(path, engine, Feedback(), sandbox)
     notes = {it.name: it.note for it in result.functions}
     assert "token" in notes["f"]
     assert not notes["h"]
@@ -89,7 +90,7 @@ def test_functions_that_must_be_inlined_are_inlined(engine, sandbox, tmp_path):
         "static inline __attribute__((always_inline)) int twice(int x) { return 2 * x; }\n"
         "int f(int *p, int n) { int s = 0; for (int i = 0; i < n; i++) s += twice(p[i]); return s; }\n"
     )
-    result = optimize(path, engine, Sampling(samples=5, temperature=1.0), sandbox)
+    result = optimize(path, engine, Sample(5, 1.0), sandbox)
     with Module.parse(result.bitcode) as module:
         assert [it.name for it in module.functions()] == ["f"]
 
@@ -97,7 +98,7 @@ def test_functions_that_must_be_inlined_are_inlined(engine, sandbox, tmp_path):
 def test_ir_without_size_attributes_gets_a_true_oz_baseline(engine, sandbox, tmp_path):
     path = tmp_path / "codec.ll"
     path.write_bytes(clang("-O0", "-S", "-emit-llvm", "-o", "-", CODEC))
-    result = optimize(path, engine, Sampling(), sandbox)
+    result = optimize(path, engine, Feedback(), sandbox)
     assert result.oz.instructions < result.source.instructions / 2
 
 
@@ -115,7 +116,7 @@ def test_a_module_on_which_oz_takes_too_long_is_said_and_kept(engine, tmp_path):
     # Long enough to read the module, too short for -Oz: that takes some three hundred times as long.
     patience = ((read - started) * (time.perf_counter() - read)) ** 0.5
     with Sandbox(workers=1, timeout=patience) as impatient, pytest.raises(InputError, match="-Oz fails on this module"):
-        optimize(path, engine, Sampling(), impatient)
+        optimize(path, engine, Feedback(), impatient)
     assert path.read_bytes() == before
 
 

@@ -1,14 +1,15 @@
 """A file in, a smaller file out.
 
-Every function the model can read gets its answers. Every distinct list among them is tried on the
-whole module, alone and after -Oz, and the smallest result is taken; -Oz is one of the candidates, so
-the result is never larger. All compilation happens in the sandbox.
+Every function the model can read gets its answers. Every distinct list among them, and every list of
+the coreset where that is asked for, is tried on the whole module, alone and after -Oz, and the smallest
+result is taken; -Oz is one of the candidates, so the result is never larger. All compilation happens in
+the sandbox.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -22,11 +23,9 @@ from secondpass.llvm.library import load
 from secondpass.llvm.module import FunctionSize, Module
 from secondpass.llvm.passes import PassList
 from secondpass.llvm.sandbox import Sandbox
+from secondpass.progress import Progress
 from secondpass.prompt import Answer, Objective
-from secondpass.strategies.answers import Attempt, Function, Strategy
-
-Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how much of it is done, and how much there is."""
+from secondpass.strategies.base import Attempt, Budget, Function, Session, Strategy
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +53,7 @@ class FunctionResult:
         oz: its size in the module after -Oz; None where -Oz removed it.
         best: its size in the module after the best list; None where that removed it.
         attempts: the model's answers for it.
-        origin: where the best list for it alone came from: `answer 1`, `second try 1`, `-Oz`.
+        origin: where the best list for it alone came from: `answer 1`, `answer 1, try 2`, `-Oz`.
         note: why the model did not read it, if so.
     """
 
@@ -124,6 +123,8 @@ def optimize(
     sandbox: Sandbox,
     *,
     objective: Objective = Objective.INSTRUCTIONS,
+    budget: Budget | None = None,
+    coreset: Sequence[PassList] = (),
     flags: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> Result:
@@ -135,6 +136,8 @@ def optimize(
         strategy: which answers to ask for.
         sandbox: where everything is compiled.
         objective: what to make small.
+        budget: what the strategy may spend on a function; None for no limit of its own.
+        coreset: lists to try on the module besides the model's.
         flags: for clang, with C and C++ inputs.
         progress: told how far the work is.
 
@@ -154,9 +157,9 @@ def optimize(
             raise InputError(f"{path}: it defines no function; there is nothing to optimise")
         oz = _oz(source, path, sandbox)
         clock.lap("oz")
-        asked = _ask(module, engine, strategy, sandbox, report)
+        asked = _ask(module, engine, strategy, budget, sandbox, report)
         clock.lap("model")
-        candidates = list(_candidates(module, asked))
+        candidates = list(_candidates(module, asked, coreset))
     best, winner = _best(candidates, source, oz, objective, sandbox, report)
     clock.lap("compile")
     return Result(
@@ -212,7 +215,9 @@ def _oz(source: Outcome, path: Path, sandbox: Sandbox) -> Outcome:
     return outcome
 
 
-def _ask(module: Module, engine: Engine, strategy: Strategy, sandbox: Sandbox, report: Progress) -> dict[str, _Asked]:
+def _ask(
+    module: Module, engine: Engine, strategy: Strategy, budget: Budget | None, sandbox: Sandbox, report: Progress
+) -> dict[str, _Asked]:
     """Ask the model about every function, in the module's order."""
     asked: dict[str, _Asked] = {}
     total = len(module.functions())
@@ -223,7 +228,7 @@ def _ask(module: Module, engine: Engine, strategy: Strategy, sandbox: Sandbox, r
         oz = sandbox.compile(Job(function.bitcode, (load().oz_pipeline,)))[0]
         alone = oz.instructions if oz.ok else None
         try:
-            asked[name] = _Asked(tuple(strategy.attempts(engine, function, sandbox)), alone)
+            asked[name] = _Asked(tuple(Session(engine, function, sandbox, budget).work(strategy)), alone)
         except PromptTooLong as error:
             note = f"too long for the model: {error.tokens:,} of {error.context_length:,} tokens"
             asked[name] = _Asked((), alone, note)
@@ -231,22 +236,29 @@ def _ask(module: Module, engine: Engine, strategy: Strategy, sandbox: Sandbox, r
     return asked
 
 
-def _candidates(module: Module, asked: dict[str, _Asked]) -> Iterator[_Candidate]:
+def _candidates(module: Module, asked: dict[str, _Asked], coreset: Sequence[PassList]) -> Iterator[_Candidate]:
     """Every distinct valid list, alone and after -Oz."""
     oz = PassList.of(load().oz_pipeline)
     # What no list of a model may leave out: functions that must be inlined, coroutines to be lowered.
     first = PassList.of("always-inline") if module.has_attribute("alwaysinline") else PassList()
     alone = not module.has_attribute("presplitcoroutine")
     seen: set[PassList] = set()
-    for name, attempt in ((name, it) for name, about in asked.items() for it in about.attempts):
-        answer = attempt.verdict.answer
-        if not isinstance(answer, Answer) or not attempt.verdict.valid or answer.passes in seen:
+    for passes, origin in (*_answered(asked), *((it, f"coreset list {at}") for at, it in enumerate(coreset, 1))):
+        if passes in seen:
             continue
-        seen.add(answer.passes)
-        origin = f"{attempt.origin} for {name}"
+        seen.add(passes)
         if alone:
-            yield _Candidate(first + answer.passes, origin)
-        yield _Candidate(oz + answer.passes, f"{origin}, after -Oz")
+            yield _Candidate(first + passes, origin)
+        yield _Candidate(oz + passes, f"{origin}, after -Oz")
+
+
+def _answered(asked: dict[str, _Asked]) -> Iterator[tuple[PassList, str]]:
+    """The valid lists of all answers, and where they come from."""
+    for name, about in asked.items():
+        for attempt in about.attempts:
+            answer = attempt.verdict.answer
+            if isinstance(answer, Answer) and attempt.verdict.valid:
+                yield answer.passes, f"{attempt.origin} for {name}"
 
 
 def _best(
@@ -280,7 +292,9 @@ def _best(
     for _, group in groupby(ranked, key=lambda row: row[0]):
         finalists = [candidate for _, _, candidate in group][:4]
         job = Job(bitcode, tuple(str(it.passes) for it in finalists), functions=True, bytes=True, keep=True)
-        finished = [pair for pair in zip(sandbox.compile(job), finalists) if pair[0].ok]
+        # Compiled again, a list may do less: the result of a few passes depends on where memory lies.
+        compiled = [pair for pair in zip(sandbox.compile(job), finalists) if pair[0].ok]
+        finished = [pair for pair in compiled if _size(pair[0]).by(objective) < limit]
         if finished:
             return min(finished, key=lambda pair: (pair[0].instructions, pair[0].bytes or 0))
     return oz, _Candidate(PassList.of(load().oz_pipeline), "-Oz")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
@@ -15,7 +16,16 @@ from secondpass.llvm.passes import PassList
 from secondpass.llvm.vocabulary import EXCLUDED, VOCABULARY
 from secondpass.optimize import FunctionResult, Result, Size
 from secondpass.prompt import Answer
-from secondpass.strategies.answers import Attempt
+from secondpass.strategies.base import Attempt
+
+if TYPE_CHECKING:
+    from secondpass.corpus.commands import Collection
+    from secondpass.corpus.statistics import Distribution, Statistics
+    from secondpass.evaluate.evaluation import Evaluation
+    from secondpass.model.commands import Made
+    from secondpass.model.dry_run import Estimate
+    from secondpass.model.train import Trained
+    from secondpass.tuner.commands import Tuned
 
 Document = dict[str, Any]
 
@@ -238,3 +248,131 @@ def print_vocabulary(library: Library, console: Console) -> None:
     for reason in dict.fromkeys(EXCLUDED.values()):
         names = ", ".join(name for name, why in EXCLUDED.items() if why == reason)
         console.print(f"  {reason}: {names}", highlight=False)
+
+
+# corpus
+
+
+def print_collection(result: Collection, console: Console) -> None:
+    """A line a project, then what the corpus holds."""
+    table = Table("project", "version", "units", "functions", "seconds", "note")
+    for column in table.columns[2:5]:
+        column.justify = "right"
+    for it in result.reports:
+        note = it.failure or (f"{len(it.problems)} left out: {it.problems[0]}" if it.problems else "")
+        table.add_row(
+            it.name,
+            it.version,
+            f"{it.compiled:,} of {it.units:,}" if it.units else "",
+            f"{it.functions:,}" if not it.failure else "",
+            f"{it.seconds:.0f}",
+            f"FAILED: {note}" if it.failure else note,
+        )
+    console.print(table)
+    good = sum(not it.failure for it in result.reports)
+    console.print(
+        f"{good} of {len(result.reports)} projects; {result.functions:,} functions, none a near-duplicate of "
+        f"another, in {result.out}"
+    )
+
+
+def statistics_document(found: Statistics) -> Document:
+    """Everything `secondpass corpus stats` knows."""
+    return {
+        "parts": [asdict(part) for part in found.parts],
+        "projects": [asdict(part) for part in found.projects],
+        "tokens": asdict(found.lengths) | {"sample": len(found.tokens)},
+    }
+
+
+def print_statistics(found: Statistics, console: Console) -> None:
+    """Counts and distributions: the whole, by split, by language, by project."""
+    table = Table("", "functions", "projects", "unoptimised", "-Oz", "bytes at -Oz", title="median / 90 % / largest")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for index, part in enumerate((*found.parts, *found.projects)):
+        sizes = (_quantiles(it) for it in (part.source, part.oz, part.oz_bytes))
+        projects = f"{part.projects:,}" if index < len(found.parts) else ""
+        table.add_row(part.name, f"{part.functions:,}", projects, *sizes, end_section=index == len(found.parts) - 1)
+    console.print(table)
+    tokens = _quantiles(found.lengths)
+    console.print(f"tokens a function, {len(found.tokens):,} functions: {tokens}")
+
+
+def _quantiles(it: Distribution) -> str:
+    return f"{it.median:,.0f} / {it.ninety:,.0f} / {it.most:,.0f}"
+
+
+# tune
+
+
+def print_tuning(result: Tuned, console: Console) -> None:
+    """What a tuning run found."""
+    it = result.report
+    console.print(
+        f"{it.functions:,} functions: {it.oz:,} {result.objective} at -Oz, {it.best:,} with the best lists "
+        f"({it.gain:.2%} fewer); {it.improved:,} functions improved; {it.compiles:,} compiles"
+    )
+    for key, reason in list(it.failed.items())[:10]:
+        console.print(f"given up: {key}: {reason}")
+    if len(it.failed) > 10:
+        console.print(f"and {len(it.failed) - 10:,} more given up")
+    console.print(f"labels: {result.out}")
+
+
+# data, evaluate
+
+
+def print_made(made: Made, console: Console) -> None:
+    """What training data holds."""
+    manifest = made.manifest
+    for split, count in manifest.counts.items():
+        left_out = manifest.left_out[split]
+        console.print(f"{split}: {count:,} examples, {left_out:,} longer than {manifest.context:,} tokens left out")
+    console.print(f"prompts of {made.tokens[0]:.0f} tokens on average, {made.tokens[1]:.0f} in the middle")
+    console.print(f"training data: {made.out}")
+
+
+def print_estimate(found: Estimate, console: Console) -> None:
+    """What a training needs."""
+    table = Table()
+    table.add_column(f"{found.preset}, {found.parameters:,} parameters")
+    table.add_column("GiB a device", justify="right")
+    for name in ("weights", "gradients", "optimiser", "gathered", "activations", "memory"):
+        table.add_row("together" if name == "memory" else name, f"{getattr(found, name) / 2**30:.2f}")
+    console.print(table)
+    passes = f"{found.accumulation:,} forward passes on each of {found.devices:,} devices"
+    console.print(f"a step: {found.step_tokens:,} tokens, {passes}")
+    console.print(f"activations: {found.method}; a few GiB of torch's own come on top on a GPU")
+
+
+def print_training(trained: Trained, console: Console) -> None:
+    """Where a finished training's checkpoints are."""
+    console.print(f"{trained.parameters:,} parameters, {trained.last}; lowest validation loss: {trained.best}")
+    console.print(", ".join(f"{name} {value:.4g}" for name, value in trained.validation.items()))
+
+
+def print_evaluation(found: Evaluation, console: Console) -> None:
+    """The table, where it is a part, and where everything lies."""
+    if found.scores:
+        console.print(f"{found.functions:,} functions, instructions")
+        table = Table()
+        table.add_column("")
+        headings = ("compiles", "improved", "gain over -Oz", "mean", "of autotuner", "without -Oz", "of autotuner")
+        for heading in headings:
+            table.add_column(heading, justify="right")
+        for it in found.scores:
+            shares = f"{it.gain:.2%}", f"{it.mean_gain:.2%}", f"{it.of_autotuner:.1%}"
+            alone = f"{it.gain_alone:.2%}", f"{it.of_autotuner_alone:.1%}"
+            table.add_row(it.name, f"{it.compiles:,.1f}", f"{it.improved:.1%}", *shares, *alone)
+        console.print(table)
+    for name, quality in found.qualities.items():
+        console.print(
+            f"{name}: {quality.too_long:,} functions are too long. First answers to the others: {quality.valid:.1%} "
+            f"valid, source count right {quality.source_right:.1%}, target count right {quality.target_right:.1%}, "
+            f"the autotuner's list {quality.exact:.1%}, as good as it {quality.as_good:.1%}"
+        )
+        if quality.code_parses is not None:
+            bleu = "" if quality.bleu is None else f", BLEU {quality.bleu:.2f}"
+            console.print(f"{name}: IR that parses {quality.code_parses:.1%}{bleu}")
+    console.print(f"report: {found.out / 'report.html'}")

@@ -1,1 +1,18 @@
-"""Strategies: which answers to ask a model for, given what the compiler said of the ones before."""
+"""Which answers to ask for: where model and compiler meet.
+
+`base` is what a strategy works with. `single` asks once, `sampling` many times, `iterating` again and again after
+feedback, `tree` expands what the model holds most probable, `searching` lets the tuner go on from there.
+"""
+
+NAMES = {
+    "single": "one greedy answer",
+    "feedback": "one greedy answer, and another one after the compiler's feedback",
+    "sample": "sampled answers",
+    "sample-then-feedback": "sampled answers, each followed by a greedy one after feedback",
+    "feedback-then-sample": "one greedy answer, then sampled ones after the feedback on it",
+    "iterate": "feedback again and again, until the model is sure",
+    "priority": "the model's most probable answers: Priority Sampling",
+    "beam": "the model's most probable answers: beam search",
+    "search": "the model's most probable answers, then the tuner around them; a sample is a compile",
+}
+"""The names, and what each means."""

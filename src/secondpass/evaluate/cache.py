@@ -1,0 +1,121 @@
+"""What was tried, kept: a line of JSON a function, a file a method.
+
+An evaluation that is killed goes on where it was, and one that is run again reads instead of computing. A file is
+named by everything its lines depend on besides the function.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TextIO
+
+from secondpass.errors import InputError
+from secondpass.evaluate.cases import Case, Trials, Tried
+from secondpass.evaluate.methods import Method
+from secondpass.progress import Progress
+
+
+class Cache:
+    """The folder of such files; one evaluation at a time.
+
+    Args:
+        folder: made where it does not exist.
+
+    Raises:
+        InputError: another evaluation is using it, or it cannot be written to.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (folder / "lock").open("a")
+        except OSError as error:
+            raise InputError(f"{folder}: cannot be written to: {error.strerror}") from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.close()
+            raise InputError(f"{folder}: another evaluation is using it; wait for it or name another --out") from None
+
+    def close(self) -> None:
+        """Let others use the folder."""
+        self._lock.close()
+
+    def __enter__(self) -> Cache:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def tried(self, method: Method, cases: Sequence[Case], progress: Progress | None = None) -> dict[str, Trials]:
+        """What a method tried on each case: what is kept, and what it tries now.
+
+        Args:
+            method: to be measured.
+            cases: the functions.
+            progress: called with the method's name, functions done and in all.
+        """
+        kept = self.method(method.name, method.facts)
+        waiting = [case for case in cases if case.key not in kept.trials]
+        done = len(cases) - len(waiting)
+        if waiting:
+            for more, _ in enumerate(kept.add(method.trials(waiting)), 1):
+                if progress is not None:
+                    progress(method.name, done + more, len(cases))
+        return kept.trials
+
+    def method(self, name: str, facts: object) -> Kept:
+        """What one method tried.
+
+        Args:
+            name: for people.
+            facts: everything its results depend on, the function excepted; of values that JSON knows.
+        """
+        text = json.dumps(facts, sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
+        stem = re.sub(r"[^\w.-]+", "-", name).strip("-")
+        return Kept(self._folder / f"{stem}-{digest}.jsonl")
+
+
+class Kept:
+    """A method's trials, by function."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.trials: dict[str, Trials] = {}
+        if path.exists():
+            self.trials = {it.key: it for it in _read(path)}
+
+    def add(self, found: Iterable[Trials]) -> Iterator[Trials]:
+        """Keep trials as they come, and pass them on."""
+        with self._path.open("a") as sink:
+            if self._path.stat().st_size and not self._path.read_bytes().endswith(b"\n"):
+                sink.write("\n")  # a killed evaluation's last line
+            for trials in found:
+                _write(sink, trials)
+                self.trials[trials.key] = trials
+                yield trials
+
+
+def _write(sink: TextIO, trials: Trials) -> None:
+    row = asdict(trials)
+    row["tried"] = [[" ".join(it["passes"]), *list(it.values())[1:]] for it in row["tried"]]
+    sink.write(json.dumps(row) + "\n")
+    sink.flush()
+
+
+def _read(path: Path) -> Iterator[Trials]:
+    for line in path.read_text().splitlines():
+        try:
+            row: dict[str, Any] = json.loads(line)
+        except ValueError:  # the same line
+            continue
+        tried = tuple(Tried(tuple(words.split()), *rest) for words, *rest in row["tried"])
+        yield Trials(row["key"], tried, row["seconds"], row["prompt_tokens"])

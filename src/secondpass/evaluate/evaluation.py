@@ -1,0 +1,443 @@
+"""The paper's whole evaluation, and past it: every table and figure over one set of held-out functions.
+
+What each method tried is kept in OUT/answers; the report is made anew from that in seconds. Parts:
+
+    table         models, coreset, similar functions, random lists at equal compiles; what models know of their answers
+    correlations  what is known at inference time against the improvement (the paper's figure 3)
+    distributions errors of counts and BLEU by performance (figure 4)
+    tasks         Task Optimize and Task Feedback by kind of function (figure 5)
+    sampling      four ways to sample by number of answers and temperature (figure 6)
+    iteration     feedback again and again against sampling (figure 7)
+    compiles      all strategies and what needs no model on one axis
+    functions     the functions with the largest gain and loss, before and after
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from secondpass import parquet
+from secondpass.corpus.store import Corpus, Split
+from secondpass.errors import InputError
+from secondpass.evaluate import figures, paper
+from secondpass.evaluate.cache import Cache
+from secondpass.evaluate.cases import Case, Trials, read_cases
+from secondpass.evaluate.curves import Curve, by_answers, by_compiles, each_with_its_feedback, of_budgets
+from secondpass.evaluate.examples import examples
+from secondpass.evaluate.methods import FixedLists, Method, Model, RandomLists, SimilarFunctions
+from secondpass.evaluate.page import Page
+from secondpass.evaluate.tables import (
+    Quality,
+    Score,
+    autotuner,
+    everything,
+    first_answers,
+    last_answer,
+    quality,
+    score,
+)
+from secondpass.llvm.library import load
+from secondpass.model.manifest import SHIPPED, Manifest
+from secondpass.progress import Progress
+from secondpass.prompt import Objective
+from secondpass.strategies.base import MOST_ANSWERS, Strategy
+from secondpass.strategies.iterating import Iterate
+from secondpass.strategies.sampling import Sample, Then
+from secondpass.strategies.searching import Search
+from secondpass.strategies.single import Feedback, Single
+from secondpass.strategies.tree import Beam, Priority
+from secondpass.tuner.labels import read_labels
+
+PARTS = ("table", "correlations", "distributions", "tasks", "sampling", "iteration", "compiles", "functions")
+PAGE, RESULTS, NUMBERS, FIGURES, ANSWERS = "report.html", "results.json", "numbers.parquet", "figures", "answers"
+TEMPERATURES = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6)
+_MARKS = (1, 2, 3, 5, 7, 10, 14, 20, 30, 50, 70, 100, 140, 200, 300, 500, 700, 1000)
+_SEARCHED = (2, 5, 10, 20, 50, 100)
+"""Budgets at which strategies are run anew: their first answers are not those of a smaller budget."""
+_CORESET = 50
+_STEPS = 5
+_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """The options of `secondpass evaluate`, as the command line has them."""
+
+    corpus: Path
+    labels: Path
+    out: Path
+    models: tuple[tuple[str, Path], ...]
+    """Names and directories; the first is the paper's first model."""
+    split: Split = "test"
+    limit: int | None = None
+    answers: int = 100
+    """Answers a function in the sampling figures."""
+    temperatures: tuple[float, ...] = TEMPERATURES
+    seed: int = 0
+    workers: int = 0
+    parts: tuple[str, ...] = PARTS
+
+
+@dataclass(slots=True)
+class Evaluation:
+    """What was found.
+
+    Attributes:
+        models: their names.
+        functions: how many.
+        scores: the rows of the table, where it is a part.
+        qualities: `tables.Quality` of each model's first answers, likewise.
+        results: everything, as JSON knows it.
+        out: where it lies.
+    """
+
+    models: tuple[str, ...]
+    functions: int
+    scores: tuple[Score, ...]
+    qualities: dict[str, Quality]
+    results: dict[str, Any] = field(repr=False)
+    out: Path
+
+
+def evaluate(request: Request, progress: Progress | None = None) -> Evaluation:
+    """Measure, and write the report.
+
+    Raises:
+        InputError: an option makes no sense, or the folder is in use.
+        CorpusError: corpus or labels cannot be read, or no function of the split is labelled.
+        ModelError: a model cannot be read.
+    """
+    _check(request)
+    figures.pyplot()
+    with Cache(request.out / ANSWERS) as cache:
+        run = _Run(request, cache, progress)
+        for part in PARTS:
+            if part in request.parts:
+                getattr(run, f"add_{part}")()
+        run.write()
+        names = tuple(name for name, _ in request.models)
+        return Evaluation(names, len(run.cases), tuple(run.scores), run.qualities, run.results, request.out)
+
+
+def named(models: Sequence[str]) -> tuple[tuple[str, Path], ...]:
+    """Models as `NAME=DIR` or `DIR`, by the name in the directory then; the one in the box where there is none."""
+    found: list[tuple[str, Path]] = []
+    for word in models or [str(SHIPPED)]:
+        name, equals, directory = word.partition("=")
+        path = Path(directory if equals else word)
+        found.append((name if equals else Manifest.read(path).name, path))
+    return tuple(found)
+
+
+def _check(request: Request) -> None:
+    names = [name for name, _ in request.models]
+    if len(set(names)) < len(names):
+        raise InputError(f"--models: two models are called '{max(names, key=names.count)}'; name them NAME=DIR")
+    if not 1 <= request.answers <= MOST_ANSWERS:
+        raise InputError(f"--answers {request.answers}: ask for 1 to {MOST_ANSWERS}")
+    if (request.limit is not None and request.limit < 1) or request.workers < 0:
+        raise InputError("--limit must be positive, --workers not negative")
+    if not request.temperatures or min(request.temperatures) <= 0:
+        raise InputError("--temperatures must all be above 0")
+    if unknown := set(request.parts) - set(PARTS):
+        raise InputError(f"--parts: there is no '{min(unknown)}'; there are {', '.join(PARTS)}")
+
+
+class _Run:
+    """One evaluation: methods are run when a part first needs them."""
+
+    def __init__(self, request: Request, cache: Cache, progress: Progress | None) -> None:
+        self._request, self._cache, self._progress = request, cache, progress
+        self._manifests = {name: Manifest.read(directory) for name, directory in request.models}
+        self._corpus = Corpus(request.corpus)
+        self._labels = read_labels(request.labels, Objective.INSTRUCTIONS)
+        self.cases: Sequence[Case] = read_cases(self._corpus, self._labels, request.split, request.limit)
+        self._workers = request.workers or len(os.sched_getaffinity(0))
+        self._marks = [mark for mark in _MARKS if mark <= request.answers]
+        self._page = Page(f"secondpass on {len(self.cases):,} functions of the split '{request.split}'")
+        self._numbers: dict[str, Mapping[str, Trials]] = {}
+        self.scores: list[Score] = []
+        self.qualities: dict[str, Quality] = {}
+        self.results: dict[str, Any] = {
+            "llvm": load().version,
+            "split": request.split,
+            "functions": len(self.cases),
+            "models": [name for name, _ in request.models],
+            "seed": request.seed,
+        }
+        self._page.text(
+            f"Instructions of each function alone, LLVM {load().version}, seed {request.seed}. "
+            "A function too long for a model counts as -Oz. The autotuner is `secondpass tune`; shares are of its gain."
+        )
+
+    # Methods
+
+    def _tried(self, name: str, method: Method) -> Mapping[str, Trials]:
+        found = self._cache.tried(method, self.cases, self._progress)
+        self._numbers[name] = found
+        return found
+
+    def _asked(self, model: str, strategy: Strategy, name: str) -> Mapping[str, Trials]:
+        directory = dict(self._request.models)[model]
+        return self._tried(f"{model}: {name}", Model(directory, strategy, f"{model}-{name}", workers=self._workers))
+
+    def _greedy(self, model: str) -> Mapping[str, Trials]:
+        """The greedy answer and, from models that know feedback, what follows it."""
+        manifest = self._manifests[model]
+        strategy = Feedback(manifest.feedback_form) if manifest.takes_feedback else Single(manifest.writes_code)
+        return self._asked(model, strategy, "greedy")
+
+    def _sampled(self, model: str, temperature: float, then: Then = Then.NOTHING) -> Mapping[str, Trials]:
+        request, form = self._request, self._manifests[model].feedback_form
+        strategy = Sample(request.answers, temperature, request.seed, then, form)
+        return self._asked(model, strategy, f"samples at {temperature:g}, then {then}")
+
+    @cached_property
+    def _coreset(self) -> Mapping[str, Trials]:
+        return self._tried("coreset", FixedLists(_CORESET))
+
+    @cached_property
+    def _random(self) -> Mapping[str, Trials]:
+        return self._tried("random lists", RandomLists(self._request.answers, self._request.seed))
+
+    @property
+    def _first(self) -> str:
+        return self._request.models[0][0]
+
+    @property
+    def _feedback_models(self) -> list[str]:
+        return [name for name, manifest in self._manifests.items() if manifest.takes_feedback]
+
+    # Parts
+
+    def add_table(self) -> None:
+        """Models and what needs none, at equal compiles; how well models know what they do."""
+        ten = min(10, self._request.answers)
+        one, many = first_answers(1), first_answers(ten)
+        rows: list[Score] = []
+        for name, manifest in self._manifests.items():
+            greedy = self._greedy(name)
+            rows.append(score(f"{name}: greedy answer", self.cases, greedy, one))
+            if manifest.takes_feedback:
+                form = str(manifest.feedback_form).capitalize()
+                rows.append(score(f"{name}: second answer after {form} Feedback", self.cases, greedy, last_answer))
+                rows.append(score(f"{name}: both", self.cases, greedy, everything))
+            samples = self._sampled(name, manifest.temperature)
+            rows.append(score(f"{name}: best of {ten} samples", self.cases, samples, many))
+            self.qualities[name] = quality(self.cases, greedy)
+        similar = self._tried("nearest neighbours", SimilarFunctions(self._corpus, self._labels, ten))
+        rows += [
+            score("coreset: first list", self.cases, self._coreset, one),
+            score(f"coreset: {ten} lists", self.cases, self._coreset, many),
+            score(f"coreset: {_CORESET} lists", self.cases, self._coreset, everything),
+            score("nearest neighbour's list", self.cases, similar, one),
+            score(f"{ten} nearest neighbours' lists", self.cases, similar, many),
+            score("random list", self.cases, self._random, one),
+            score(f"{ten} random lists", self.cases, self._random, many),
+            autotuner(self.cases, sum(self._labels[case.key].compiles for case in self.cases) / len(self.cases)),
+        ]
+        self.scores = rows
+        qualities = {name: asdict(it) for name, it in self.qualities.items()}
+        self.results |= {"table": [asdict(row) for row in rows], "quality": qualities}
+        self._page.section("Models, and what needs none", "-Oz is a candidate always, but in the last two columns.")
+        self._page.table(_HEADINGS, map(_cells, rows))
+        self._page.text("How well the first answers say what they do, of the functions that a model could take:")
+        self._page.table(
+            ["", *next(iter(qualities.values()))], ([name, *map(_cell, it.values())] for name, it in qualities.items())
+        )
+
+    def add_correlations(self) -> None:
+        """Figure 3."""
+        found = paper.correlations(self.cases, self._greedy(self._first))
+        self.results["correlations"] = {"names": found.names, "matrix": found.matrix.tolist()}
+        self._page.section("What is known at inference time", "Pearson's correlations; the paper's figure 3.")
+        self._figure(figures.correlation_map(found), "correlations", f"First answers of {self._first}")
+
+    def add_distributions(self) -> None:
+        """Figure 4."""
+        found = paper.distributions(self.cases, self._greedy(self._first))
+        self.results["distributions"] = asdict(found)
+        self._page.section("Errors by performance", "The paper's figure 4.")
+        self._figure(figures.distribution_plots(found), "distributions", f"First answers of {self._first}")
+
+    def add_tasks(self) -> None:
+        """Figure 5."""
+        models = {name: self._greedy(name) for name in self._manifests}
+        found = paper.comparisons(self.cases, models[self._first], models)
+        self.results["tasks"] = [asdict(it) for it in found]
+        self._page.section("Task Optimize and Task Feedback", "Greedy answers; the paper's figure 5.")
+        self._figure(figures.comparison_bars(found), "tasks", "Gain over -Oz by kind of function")
+
+    def add_sampling(self) -> None:
+        """Figure 6."""
+        last = (self._feedback_models or [self._first])[-1]
+        ways = {
+            f"{self._first}: Task Optimize": (self._first, Then.NOTHING),
+            f"{last}: Task Optimize": (last, Then.NOTHING),
+            f"{last}: sampled, then greedy feedback": (last, Then.GREEDY),
+            f"{last}: greedy, then sampled feedback": (last, Then.SAMPLED),
+        }
+        if not self._feedback_models:
+            ways = dict(list(ways.items())[:1])
+        found: dict[str, list[Curve]] = {}
+        for title, (model, then) in ways.items():
+            order = each_with_its_feedback
+            found[title] = [
+                by_answers(f"T = {warm:g}", self.cases, self._sampled(model, warm, then), self._marks, order)
+                for warm in self._request.temperatures
+            ]
+        self.results["sampling"] = {title: [asdict(it) for it in curves] for title, curves in found.items()}
+        self._page.section("Sampling", "-Oz is a candidate always; the paper's figure 6.")
+        self._figure(figures.curve_plots(found, "answers a function"), "sampling", "By answers and temperature")
+
+    def add_iteration(self) -> None:
+        """Figure 7."""
+        found: dict[str, list[Curve]] = {}
+        for model in self._feedback_models:
+            manifest = self._manifests[model]
+            iterate = Iterate(_STEPS, form=manifest.feedback_form)
+            marks = [mark for mark in self._marks if mark <= 1 + _STEPS]
+            starts = max(1, self._request.answers // (1 + _STEPS))
+            warm = Iterate(_STEPS, manifest.temperature, self._request.seed, manifest.feedback_form, starts)
+            found[model] = [
+                by_answers("iteration, greedy", self.cases, self._asked(model, iterate, "iteration"), marks),
+                by_answers(
+                    f"iteration at T = {manifest.temperature:g}, again and again",
+                    self.cases, self._asked(model, warm, "warm iteration"), self._marks,
+                ),
+                by_answers("sampling", self.cases, self._sampled(model, manifest.temperature), self._marks),
+            ]  # fmt: skip
+        if found:
+            self.results["iteration"] = {name: [asdict(it) for it in curves] for name, curves in found.items()}
+            self._page.section("Iteration", "Cumulative, at equal numbers of answers; the paper's figure 7.")
+            self._figure(figures.curve_plots(found, "answers a function"), "iteration", "Iteration against sampling")
+
+    def add_compiles(self) -> None:
+        """All ways on one axis."""
+        found: dict[str, list[Curve]] = {}
+        marks, answers = self._marks, self._request.answers
+        for model, manifest in self._manifests.items():
+            sampled = self._sampled(model, manifest.temperature)
+            priority = self._asked(model, Priority(answers), "priority")
+            budgets = [it for it in _SEARCHED if it <= answers]
+            beams = {it: self._asked(model, Beam(it), f"beam {it}") for it in budgets}
+            search = {it: self._asked(model, Search(it, min(10, it)), f"search {it}") for it in budgets}
+            curves = [
+                by_compiles(f"samples at T = {manifest.temperature:g}", self.cases, sampled, marks),
+                by_compiles("Priority Sampling", self.cases, priority, marks),
+                of_budgets("beam search", self.cases, beams),
+                of_budgets("search from the model's answers", self.cases, search),
+            ]
+            if manifest.takes_feedback:
+                then = self._sampled(model, manifest.temperature, Then.GREEDY)
+                curves.insert(1, by_compiles("samples with feedback", self.cases, then, marks, each_with_its_feedback))
+            short = [mark for mark in marks if mark <= _CORESET]
+            curves += [
+                by_compiles("coreset", self.cases, self._coreset, short),
+                by_compiles("random lists", self.cases, self._random, marks),
+            ]
+            found[model] = curves
+        self.results["compiles"] = {name: [asdict(it) for it in curves] for name, curves in found.items()}
+        self._page.section(
+            "All ways at equal compiles", "A compile is a list that was not tried on the function before."
+        )
+        self._figure(figures.curve_plots(found, "compiles a function"), "compiles", "Share of the autotuner's gain")
+        for model, curves in found.items():
+            self._page.text(f"{model}: share of the autotuner's gain after so many compiles")
+            shown = [mark for mark in (1, 2, 5, 10, 20, 50, 100) if mark <= answers]
+            self._page.table(["", *map(str, shown)], ([it.name, *_shares(it, shown)] for it in curves))
+
+    def add_functions(self) -> None:
+        """The functions with the largest gain and loss."""
+        greedy = self._greedy(self._first)
+        best, worst = examples(self.cases, greedy, _SHOWN)
+        self._page.section("Functions", f"Greedy answers of {self._first}, without -Oz as back-up. Most gained:")
+        self._page.examples(best)
+        self._page.text("Most lost:")
+        self._page.examples(worst)
+
+    # What comes out
+
+    def _figure(self, figure: Any, name: str, caption: str) -> None:
+        folder = self._request.out / FIGURES
+        figures.save(figure, folder, name)
+        self._page.figure(folder / f"{name}.png", caption)
+
+    def write(self) -> None:
+        """Write the page and the numbers."""
+        out = self._request.out
+        self._add_costs()
+        text = json.dumps(finite(self.results), indent=1)
+        temporary = out / f"{RESULTS}.tmp"
+        temporary.write_text(text + "\n")
+        temporary.replace(out / RESULTS)
+        self._write_numbers(out / NUMBERS)
+        self._page.write(out / PAGE)
+
+    def _add_costs(self) -> None:
+        """Time, answers and compiles a function, of everything that was measured."""
+        rows: list[list[str]] = []
+        for name, found in self._numbers.items():
+            trials = [found[case.key] for case in self.cases]
+            counts = [len(it.tried) for it in trials], [len({each.passes for each in it.tried}) for it in trials]
+            seconds = sum(it.seconds for it in trials) / len(trials)
+            improved = sum(_improves(case, found[case.key]) for case in self.cases) / len(self.cases)
+            means = [f"{sum(it) / len(it):,.1f}" for it in counts]
+            rows.append([name, *means, f"{seconds:.3f}", f"{improved:.1%}"])
+        self._page.section("Costs", "Means over the functions; seconds of one core, beside others at work.")
+        self._page.table(["", "answers or lists", "distinct lists", "seconds", "functions improved"], rows)
+
+    def _write_numbers(self, path: Path) -> None:
+        """A row a method and function."""
+        pa = parquet.arrow()
+        rows = [(name, case, found[case.key]) for name, found in self._numbers.items() for case in self.cases]
+        columns = {
+            "method": (pa.string(), [name for name, _, _ in rows]),
+            "function": (pa.string(), [case.key for _, case, _ in rows]),
+            "oz": (pa.int32(), [case.oz for _, case, _ in rows]),
+            "autotuner": (pa.int32(), [case.best for _, case, _ in rows]),
+            "counts": (pa.list_(pa.int32()), [[each.count for each in it.tried] for _, _, it in rows]),
+            "seconds": (pa.float32(), [it.seconds for _, _, it in rows]),
+        }
+        parquet.write(path, columns, {"llvm": load().version})
+
+
+_HEADINGS = (
+    "", "compiles", "improved", "gain over -Oz", "mean gain", "of the autotuner's", "without -Oz", "of the autotuner's",
+)  # fmt: skip
+
+
+def _cells(row: Score) -> list[str]:
+    return [
+        row.name, f"{row.compiles:,.1f}", f"{row.improved:.1%}", f"{row.gain:.2%}", f"{row.mean_gain:.2%}",
+        f"{row.of_autotuner:.1%}", f"{row.gain_alone:.2%}", f"{row.of_autotuner_alone:.1%}",
+    ]  # fmt: skip
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+
+
+def _shares(curve: Curve, marks: Sequence[int]) -> list[str]:
+    known = dict(zip(curve.effort, curve.share))
+    return [f"{known[mark]:.1%}" if mark in known else "" for mark in marks]
+
+
+def _improves(case: Case, trials: Trials) -> bool:
+    return any(it.count is not None and it.count < case.oz for it in trials.tried)
+
+
+def finite(value: Any) -> Any:
+    """The same document without what JSON cannot say."""
+    if isinstance(value, dict):
+        return {name: finite(it) for name, it in value.items()}  # pyright: ignore[reportUnknownVariableType]
+    if isinstance(value, list | tuple):
+        return [finite(it) for it in value]  # pyright: ignore[reportUnknownVariableType]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,216 @@
+"""Ways to find a list for a function: fixed lists, random ones, those of similar functions, and models.
+
+A method tries its lists on every case in an order of its own, so that its best after n of them is known for each n
+up to its budget. -Oz is not among them: that is the tables' business.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from secondpass.corpus.store import Corpus
+from secondpass.engines import load_engine
+from secondpass.errors import PromptTooLong
+from secondpass.evaluate.cases import Case, Trials, Tried
+from secondpass.evaluate.similar import Neighbours
+from secondpass.llvm.jobs import Job
+from secondpass.llvm.library import load
+from secondpass.llvm.passes import PassList, Words
+from secondpass.llvm.sandbox import Sandbox
+from secondpass.model.dataset import digest
+from secondpass.model.manifest import NETWORK
+from secondpass.prompt import Answer, Objective, OptimizePrompt
+from secondpass.strategies.base import Attempt, Budget, Function, Session, Strategy
+from secondpass.tuner.coreset import coreset
+from secondpass.tuner.labels import Label
+
+_LONGEST_RANDOM = 20
+"""Passes of a random list at most."""
+
+
+class Method(Protocol):
+    """A way to find lists.
+
+    Attributes:
+        name: for tables.
+        facts: everything the results depend on, the function excepted; of values that JSON knows.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def facts(self) -> Mapping[str, Any]: ...
+
+    def trials(self, cases: Sequence[Case]) -> Iterator[Trials]:
+        """Try what there is to try on each case; in any order."""
+        ...
+
+
+@dataclass(frozen=True)
+class FixedLists:
+    """The same lists for every function: the first ones of the shipped coreset."""
+
+    size: int
+    name: str = "coreset"
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """See `Method`."""
+        return {"lists": [str(it) for it in coreset(Objective.INSTRUCTIONS, self.size)], "llvm": load().version}
+
+    def trials(self, cases: Sequence[Case]) -> Iterator[Trials]:
+        """See `Method`."""
+        lists = [it.words for it in coreset(Objective.INSTRUCTIONS, self.size)]
+        return compile_lists(cases, {case.key: lists for case in cases})
+
+
+@dataclass(frozen=True)
+class RandomLists:
+    """Random lists of the vocabulary, others for each function."""
+
+    size: int
+    seed: int = 0
+    name: str = "random lists"
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """See `Method`."""
+        return {"size": self.size, "seed": self.seed, "longest": _LONGEST_RANDOM, "llvm": load().version}
+
+    def trials(self, cases: Sequence[Case]) -> Iterator[Trials]:
+        """See `Method`."""
+        words = [entry.text for entry in load().vocabulary()]
+        return compile_lists(cases, {case.key: self._drawn(case.key, words) for case in cases})
+
+    def _drawn(self, key: str, words: Sequence[str]) -> list[Words]:
+        rng = random.Random(f"{self.seed} {key}")
+        return [tuple(rng.choices(words, k=rng.randint(1, _LONGEST_RANDOM))) for _ in range(self.size)]
+
+
+@dataclass(frozen=True)
+class SimilarFunctions:
+    """The labels of the training functions that look most alike (`similar.Neighbours`)."""
+
+    corpus: Corpus = field(repr=False)
+    labels: Mapping[str, Label] = field(repr=False)
+    size: int
+    name: str = "nearest neighbours"
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """See `Method`."""
+        gains = sum(label.gain for label in self._training().values())
+        return {"size": self.size, "training": len(self._training()), "gain": gains, "llvm": load().version}
+
+    def trials(self, cases: Sequence[Case]) -> Iterator[Trials]:
+        """See `Method`."""
+        training = self._training()
+        order = self.corpus.in_order_of_shards(training)
+        neighbours = Neighbours(map(self.corpus.text, order), [training[key] for key in order])
+        lists = neighbours.lists([case.text for case in cases], self.size)
+        return compile_lists(cases, {case.key: found for case, found in zip(cases, lists)})
+
+    def _training(self) -> dict[str, Label]:
+        return {it.hash: self.labels[it.hash] for it in self.corpus.select("train") if it.hash in self.labels}
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model's answers, as a strategy asks for them.
+
+    Args:
+        directory: the exported model.
+        strategy: what is asked.
+        budget: what it may spend on a function.
+        name: for tables.
+        workers: processes, each with the model on one core.
+    """
+
+    directory: Path
+    strategy: Strategy
+    name: str
+    budget: Budget = field(default_factory=Budget)
+    workers: int = 1
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """See `Method`."""
+        settings: Any = self.strategy
+        return {
+            "model": digest(self.directory / NETWORK),
+            "strategy": type(settings).__name__,
+            "settings": asdict(settings),
+            "budget": asdict(self.budget),
+            "llvm": load().version,
+        }
+
+    def trials(self, cases: Sequence[Case]) -> Iterator[Trials]:
+        """See `Method`."""
+        start = multiprocessing.get_context("spawn")
+        arguments = (self.directory, self.strategy, self.budget)
+        with ProcessPoolExecutor(self.workers, start, _begin, arguments) as pool:
+            yield from pool.map(_answer, cases, chunksize=4)
+
+
+def compile_lists(cases: Sequence[Case], lists: Mapping[str, Sequence[Words]]) -> Iterator[Trials]:
+    """Compile each case's lists; those of one case in order, the cases as they are done."""
+
+    def jobs() -> Iterable[Job]:
+        for case in cases:
+            yield Job(case.bitcode, tuple(str(PassList.of(*words)) for words in lists[case.key]), case.key)
+
+    with Sandbox() as sandbox:
+        for job, outcomes in sandbox.run(jobs()):
+            counts = (it.instructions if it.ok else None for it in outcomes)
+            tried = tuple(Tried(words, count) for words, count in zip(lists[job.name], counts))
+            yield Trials(job.name, tried, sum(it.seconds for it in outcomes))
+
+
+# A worker of `Model`
+
+_worker: dict[str, Any] = {}
+
+
+def _begin(directory: Path, strategy: Strategy, budget: Budget) -> None:
+    words = [entry.text for entry in load().vocabulary()]
+    engine = load_engine(directory, words=words, threads=1)
+    _worker.update(engine=engine, strategy=strategy, budget=budget, sandbox=Sandbox(1, reproducible=True))
+
+
+def _answer(case: Case) -> Trials:
+    engine, started = _worker["engine"], time.perf_counter()
+    tokens = len(engine.tokenizer.encode_prompt(OptimizePrompt(case.text)))
+    function = Function("function", case.text, case.bitcode)
+    session, attempts = Session(engine, function, _worker["sandbox"], _worker["budget"]), list[Attempt]()
+    with suppress(PromptTooLong):
+        attempts = session.work(_worker["strategy"])
+    return Trials(case.key, tuple(map(_tried, attempts)), time.perf_counter() - started, tokens)
+
+
+def _tried(attempt: Attempt) -> Tried:
+    verdict, completion = attempt.verdict, attempt.completion
+    answer = verdict.answer
+    if not isinstance(answer, Answer):
+        return Tried((), None, turn=attempt.turn, sample=attempt.sample)
+    return Tried(
+        answer.passes.words,
+        verdict.target,
+        answer.source,
+        answer.target,
+        completion.log_probability,
+        len(completion.tokens),
+        attempt.turn,
+        attempt.sample,
+        answer.sure,
+        None if answer.code is None else verdict.code_fault is None,
+        verdict.bleu,
+    )

@@ -1,0 +1,156 @@
+"""What trials are worth: the gain over -Oz, the share of the autotuner's, and how well a model knows what it does.
+
+The functions of all rows of a table are the same. A function that a method could not take counts as -Oz.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from secondpass.evaluate.cases import Case, Trials, Tried
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What a way of choosing lists is worth over many functions.
+
+    Attributes:
+        name: of the way.
+        compiles: lists tried a function, on average.
+        improved, worsened: shares of the functions with fewer, and with more instructions than at -Oz.
+        gain: share by which all functions together are smaller than at -Oz.
+        mean_gain: mean of each function's own gain.
+        of_autotuner: `gain` as a share of the autotuner's.
+        gain_alone, mean_gain_alone, of_autotuner_alone: the same without -Oz as back-up.
+        seconds: a function, on average.
+    """
+
+    name: str
+    compiles: float
+    improved: float
+    worsened: float
+    gain: float
+    mean_gain: float
+    of_autotuner: float
+    gain_alone: float
+    mean_gain_alone: float
+    of_autotuner_alone: float
+    seconds: float
+
+
+Choice = Callable[[Trials], Sequence[Tried]]
+"""Which of the trials count."""
+
+
+def first_answers(most: int) -> Choice:
+    """The first `most` lists, those after feedback excepted."""
+    return lambda trials: [it for it in trials.tried if not it.turn][:most]
+
+
+def everything(trials: Trials) -> Sequence[Tried]:
+    """All lists."""
+    return trials.tried
+
+
+def last_answer(trials: Trials) -> Sequence[Tried]:
+    """The last list alone: what a model says in the end."""
+    return trials.tried[-1:]
+
+
+def score(name: str, cases: Sequence[Case], trials: Mapping[str, Trials], choice: Choice = everything) -> Score:
+    """The worth of what was tried.
+
+    Args:
+        name: of the row.
+        cases: the functions.
+        trials: of each, by key.
+        choice: which of them count.
+    """
+    chosen = {case.key: choice(trials[case.key]) for case in cases}
+    alone = [_alone(case, chosen[case.key]) for case in cases]
+    backed = [min(case.oz, count) for case, count in zip(cases, alone)]
+    gain, mean_gain, of_autotuner = _gains(cases, backed)
+    gain_alone, mean_gain_alone, of_autotuner_alone = _gains(cases, alone)
+    return Score(
+        name,
+        sum(map(len, chosen.values())) / len(cases),
+        sum(count < case.oz for case, count in zip(cases, alone)) / len(cases),
+        sum(count > case.oz for case, count in zip(cases, alone)) / len(cases),
+        gain,
+        mean_gain,
+        of_autotuner,
+        gain_alone,
+        mean_gain_alone,
+        of_autotuner_alone,
+        sum(trials[case.key].seconds for case in cases) / len(cases),
+    )
+
+
+def autotuner(cases: Sequence[Case], compiles: float) -> Score:
+    """The autotuner's own row."""
+    best = [case.best for case in cases]
+    improved = sum(case.best < case.oz for case in cases) / len(cases)
+    gains = _gains(cases, best)
+    return Score("autotuner", compiles, improved, 0.0, *gains, *gains, float("nan"))
+
+
+def _alone(case: Case, tried: Iterable[Tried]) -> int:
+    """The best count of some lists; -Oz's where there is none, the unoptimised one where none can be used."""
+    tried = list(tried)
+    if not tried:
+        return case.oz
+    return min((it.count for it in tried if it.count is not None), default=case.source)
+
+
+def _gains(cases: Sequence[Case], counts: Sequence[int]) -> tuple[float, float, float]:
+    oz = sum(case.oz for case in cases)
+    saved = oz - sum(counts)
+    possible = oz - sum(case.best for case in cases)
+    mean = sum((case.oz - count) / case.oz for case, count in zip(cases, counts)) / len(cases)
+    return saved / oz, mean, saved / possible if possible else float("nan")
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How well a model's first answers say what they do. Shares of the functions it could take.
+
+    Attributes:
+        functions: that number.
+        too_long: functions it could not take.
+        valid: lists that compile.
+        source_right, target_right: counts that are exactly right.
+        exact: lists that are the autotuner's.
+        as_good: lists that reach the autotuner's count.
+        code_parses: of the answers with code; None where none has.
+        bleu: mean over those; None where none has.
+    """
+
+    functions: int
+    too_long: int
+    valid: float
+    source_right: float
+    target_right: float
+    exact: float
+    as_good: float
+    code_parses: float | None
+    bleu: float | None
+
+
+def quality(cases: Sequence[Case], trials: Mapping[str, Trials]) -> Quality:
+    """How well the first answers say what they do."""
+    pairs = [(case, trials[case.key].tried[0]) for case in cases if trials[case.key].tried]
+    count = max(1, len(pairs))
+    coded = [tried for _, tried in pairs if tried.code_parses is not None]
+    measured = [tried.bleu for tried in coded if tried.bleu is not None]
+    return Quality(
+        len(pairs),
+        len(cases) - len(pairs),
+        sum(tried.count is not None for _, tried in pairs) / count,
+        sum(tried.source == case.source for case, tried in pairs) / count,
+        sum(tried.target is not None and tried.target == tried.count for _, tried in pairs) / count,
+        sum(tried.passes == case.passes for case, tried in pairs) / count,
+        sum(tried.count is not None and tried.count <= case.best for case, tried in pairs) / count,
+        sum(bool(tried.code_parses) for tried in coded) / len(coded) if coded else None,
+        sum(measured) / len(measured) if measured else None,
+    )

@@ -1,0 +1,315 @@
+"""What a strategy has to work with: a function, a model, a compiler, and a budget.
+
+    session = Session(engine, function, sandbox, Budget(inferences=10))
+    session.work(Sample(100, temperature=1))      # stops after ten answers
+    session.inferences, session.compiles
+
+A strategy asks for answers and sees verdicts. The session counts both, compiles equal lists once, keeps every
+attempt, and ends the strategy when the budget is spent: what was found until then is always there. This is
+where model and compiler meet; strategies know neither files nor whole programs.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence as List
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Protocol
+
+from secondpass import feedback, ir
+from secondpass.engines.base import BranchingSequence, Completion, Engine, Sequence
+from secondpass.errors import EngineError, InputError
+from secondpass.feedback import Verdict
+from secondpass.llvm.jobs import Job, Outcome
+from secondpass.llvm.passes import PassList, Words
+from secondpass.llvm.sandbox import Sandbox
+from secondpass.prompt import Answer, Form, Malformed, Objective, OptimizePrompt
+from secondpass.tuner import search
+from secondpass.tuner.coreset import shipped
+from secondpass.tuner.work import Item, Searched, SearchUnit, Settings, after_death
+
+MOST_ANSWERS = 1_000
+HOTTEST = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """One function to be optimised.
+
+    Attributes:
+        name: its symbol.
+        ir: its normalised text, the model's prompt.
+        bitcode: its module.
+        objective: what is to be made small; the prompt says so.
+    """
+
+    name: str
+    ir: str
+    bitcode: bytes
+    objective: Objective = Objective.INSTRUCTIONS
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One answer with its verdict.
+
+    Attributes:
+        completion: the model's words and how probable it held them.
+        verdict: the compiler's findings.
+        sample: which of the model's first answers this is, or follows, from 0.
+        turn: 0 for a first answer, 1 for one after feedback, 2 after another one.
+        searched: whether the tuner found the list; the completion then says what the model would have had to say.
+    """
+
+    completion: Completion
+    verdict: Verdict
+    sample: int
+    turn: int = 0
+    searched: bool = False
+
+    @property
+    def origin(self) -> str:
+        """Where it came from, for people: `answer 3`, `answer 3, try 2`, or `search`."""
+        if self.searched:
+            return "search"
+        return f"answer {self.sample + 1}" + (f", try {self.turn + 1}" if self.turn else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """How much a strategy may spend on one function; None for no limit.
+
+    Attributes:
+        inferences: answers.
+        compiles: distinct lists.
+        seconds: wall time, looked at between answers.
+    """
+
+    inferences: int | None = None
+    compiles: int | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the limits; raises InputError."""
+        for name in ("inferences", "compiles", "seconds"):
+            limit = getattr(self, name)
+            if limit is not None and limit <= 0:
+                raise InputError(f"a budget of {limit:g} {name} allows nothing: it must be positive")
+
+
+class Strategy(Protocol):
+    """How answers are asked for."""
+
+    def run(self, session: Session) -> None:
+        """Work on the session's function until there is nothing left to ask; the budget may end it earlier.
+
+        Raises:
+            PromptTooLong: the function does not fit the model.
+            EngineError: the model cannot do what the strategy needs.
+        """
+        ...
+
+
+class Spent(Exception):
+    """The budget is spent: it ends a strategy, and nobody but `Session.work` needs to know."""
+
+
+class Session:
+    """One function being worked on.
+
+    Args:
+        engine: the model.
+        function: to be optimised.
+        sandbox: compiles.
+        budget: what may be spent.
+    """
+
+    def __init__(self, engine: Engine, function: Function, sandbox: Sandbox, budget: Budget | None = None) -> None:
+        self.engine = engine
+        self.function = function
+        self.attempts: list[Attempt] = []
+        """Every attempt, in the order in which it was made."""
+        self.inferences = 0
+        """Answers asked for."""
+        self._sandbox = sandbox
+        self._budget = budget or Budget()
+        self._lists: set[str] = set()
+        self._searched = 0
+        self._outcomes: dict[str, Outcome] = {}
+        self._source: int | None = None
+        self._started = time.monotonic()
+
+    def work(self, strategy: Strategy) -> list[Attempt]:
+        """Run a strategy until it ends or the budget is spent; all attempts.
+
+        Raises:
+            PromptTooLong: the function does not fit the model.
+            EngineError: the model cannot do what the strategy needs.
+        """
+        with suppress(Spent):
+            strategy.run(self)
+        return self.attempts
+
+    @cached_property
+    def prompt(self) -> Sequence:
+        """The function as the model has read it, once for all answers.
+
+        Raises:
+            PromptTooLong: it does not fit.
+        """
+        return self.engine.start(OptimizePrompt(self.function.ir, self.function.objective))
+
+    def branching(self) -> BranchingSequence:
+        """The prompt, for strategies that search.
+
+        Raises:
+            EngineError: the engine does not show what the model holds probable.
+        """
+        prompt: Any = self.prompt
+        if not hasattr(prompt, "tree"):
+            raise EngineError(
+                f"the engine of {self.engine.name!r} does not show probabilities; take a strategy that samples"
+            )
+        return prompt
+
+    @property
+    def compiles(self) -> int:
+        """Distinct lists compiled, a search's included."""
+        return len(self._lists) + self._searched
+
+    def affordable(self, answers: int) -> int:
+        """How many of so many answers the budget allows.
+
+        Raises:
+            Spent: none.
+        """
+        budget = self._budget
+        if budget.seconds is not None and time.monotonic() - self._started >= budget.seconds:
+            raise Spent
+        limits = (budget.inferences, self.inferences), (budget.compiles, self.compiles)
+        left = min([answers, *(limit - spent for limit, spent in limits if limit is not None)])
+        if left <= 0:
+            raise Spent
+        return left
+
+    def judge(self, completions: List[Completion], samples: List[int], turn: int = 0, form: Form = Form.FAST) -> None:
+        """Compile answers and keep them as attempts, as far as the budget allows.
+
+        Args:
+            completions: the answers.
+            samples: `Attempt.sample` of each.
+            turn: `Attempt.turn` of all.
+            form: what the verdicts are checked for.
+
+        Raises:
+            Spent: none is left to compile with, or only some of the answers could be compiled.
+        """
+        answers = [Answer.parse(it.text) for it in completions]
+        affordable = self._compilable(answers)
+        kept = answers[:affordable]
+        if form is Form.FAST:
+            verdicts = self._verdicts(kept)
+        else:
+            verdicts = feedback.check_all(kept, self.function.bitcode, self._sandbox, form)
+        self.attempts += [Attempt(*it, turn=turn) for it in zip(completions, verdicts, samples)]
+        if affordable < len(answers):
+            raise Spent
+
+    def answer(
+        self,
+        n: int = 1,
+        temperature: float = 0.0,
+        seed: int = 0,
+        *,
+        sequence: Sequence | None = None,
+        code: bool = False,
+    ) -> list[Completion]:
+        """Answers to the prompt, or to another sequence; fewer where the budget allows no more.
+
+        Raises:
+            Spent: it allows none.
+            EngineError, PromptTooLong: as the engine says.
+        """
+        n = self.affordable(n)
+        sequence = self.prompt if sequence is None else sequence
+        completions = sequence.answer(n, temperature, seed, code=code)
+        self.inferences += n
+        return completions
+
+    def count(self, answers: int) -> None:
+        """Answers that a strategy has had from the engine itself.
+
+        Raises:
+            Spent: the budget does not allow them all.
+        """
+        if self.affordable(answers) < answers:
+            raise Spent
+        self.inferences += answers
+
+    def search(self, first: List[Words], compiles: int, seed: int) -> None:
+        """Let the tuner search, and keep the best lists that it finds as attempts.
+
+        Args:
+            first: lists that it tries before its own.
+            compiles: lists it may try, as far as the budget allows.
+            seed: of the search.
+
+        Raises:
+            Spent: the budget allows none.
+        """
+        compiles = self._left(compiles)
+        objective = self.function.objective
+        settings = Settings(objective, shipped(objective), search.Budget(compiles, minimise=False), seed)
+        item: Item | None = Item(ir.digest(self.function.ir), lists=tuple(first))
+        found = None
+        while item is not None and found is None:
+            job = Job(self.function.bitcode, (item.to_text(),), each=SearchUnit(settings))
+            (outcome,) = self._sandbox.compile(job)
+            if isinstance(outcome, Searched):
+                found = outcome
+            item = after_death(item, outcome)
+        self._searched += compiles if found is None else found.compiles
+        for sample, it in enumerate(found.found if found is not None else ()):
+            self._keep_searched(PassList.of(*it.passes), sample)
+
+    def _keep_searched(self, passes: PassList, sample: int) -> None:
+        (verdict,) = self._verdicts([Answer(passes, 0, 0)])
+        if verdict.target is not None:
+            answer = Answer(passes, verdict.source, verdict.target)
+            verdict = replace(verdict, answer=answer)
+            self.attempts.append(Attempt(Completion(answer.render(), (), 0.0), verdict, sample, searched=True))
+
+    def _left(self, compiles: int) -> int:
+        limit = self._budget.compiles
+        left = compiles if limit is None else min(compiles, limit - self.compiles)
+        if left <= 0:
+            raise Spent
+        return left
+
+    def _compilable(self, answers: List[Answer | Malformed]) -> int:
+        """How many of the answers can be compiled within the budget; equal lists cost nothing the second time."""
+        limit = self._budget.compiles
+        for count, answer in enumerate(answers):
+            passes = str(answer.passes) if isinstance(answer, Answer) else None
+            if passes is not None and passes not in self._lists:
+                if limit is not None and self.compiles >= limit:
+                    return count
+                self._lists.add(passes)
+        return len(answers)
+
+    def _verdicts(self, answers: List[Answer | Malformed]) -> list[Verdict]:
+        lists = dict.fromkeys(str(it.passes) for it in answers if isinstance(it, Answer))
+        new = [passes for passes in lists if passes not in self._outcomes]
+        first = [""] if self._source is None else []
+        if new or first:
+            outcomes = self._sandbox.compile(Job(self.function.bitcode, (*first, *new)))
+            if first:
+                self._source = outcomes.pop(0).instructions
+            self._outcomes |= zip(new, outcomes)
+        source = self._source or 0
+        return [
+            feedback.judge(it, source, self._outcomes[str(it.passes)] if isinstance(it, Answer) else None)
+            for it in answers
+        ]

@@ -1,0 +1,67 @@
+"""Strategies by name, as a command line has them."""
+
+from __future__ import annotations
+
+from secondpass.errors import InputError
+from secondpass.prompt import Form
+from secondpass.strategies import NAMES
+from secondpass.strategies.base import Strategy
+from secondpass.strategies.iterating import Iterate
+from secondpass.strategies.sampling import Sample, Then
+from secondpass.strategies.searching import Search
+from secondpass.strategies.single import Feedback, Single
+from secondpass.strategies.tree import Beam, Priority
+
+_ONE_ANSWER = ("single", "feedback")
+_COLD = (*_ONE_ANSWER, "priority", "beam", "search")
+_SEARCH_ANSWERS = 10
+
+
+def choose(
+    name: str,
+    answers: int,
+    temperature: float | None = None,
+    seed: int = 0,
+    form: Form = Form.FAST,
+    *,
+    usual_temperature: float = 1.0,
+) -> Strategy:
+    """The strategy of that name.
+
+    Args:
+        name: one of `NAMES`.
+        answers: how many; feedback steps for `iterate`, and of no meaning for `single` and `feedback`.
+        temperature: of samples; None for the usual one, or for greedy answers where these make sense.
+        seed: of the sampling.
+        form: of the feedback.
+        usual_temperature: the model's, `Manifest.temperature`.
+
+    Raises:
+        InputError: there is no such strategy, or a setting makes no sense.
+    """
+    if name in _COLD and temperature is not None:
+        raise InputError(f"the strategy '{name}' does not sample: leave the temperature out, or take 'sample'")
+    if name in _ONE_ANSWER and answers != 1:
+        raise InputError(f"the strategy '{name}' asks for no more than one answer, not {answers}: take another one")
+    warm = usual_temperature if temperature is None else temperature
+    match name:
+        case "single":
+            return Single()
+        case "feedback":
+            return Feedback(form)
+        case "sample":
+            return Sample(answers, warm, seed)
+        case "sample-then-feedback":
+            return Sample(answers, warm, seed, Then.GREEDY, form)
+        case "feedback-then-sample":
+            return Sample(answers, warm, seed, Then.SAMPLED, form)
+        case "iterate":
+            return Iterate(answers, temperature or 0.0, seed, form)
+        case "priority":
+            return Priority(answers)
+        case "beam":
+            return Beam(answers)
+        case "search":
+            return Search(answers, min(answers, _SEARCH_ANSWERS), seed)
+        case _:
+            raise InputError(f"no strategy is called '{name}'; there are {', '.join(NAMES)}")

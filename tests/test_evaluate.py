@@ -1,0 +1,231 @@
+"""Measuring models and what needs none: the same functions, the same measure, nothing computed twice."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import replace
+
+import pytest
+from compiling import SECONDPASS
+
+from secondpass.errors import CorpusError, InputError
+from secondpass.tuner.labels import Label
+from secondpass.tuner.search import Found
+
+pytest.importorskip("pyarrow", reason="needs secondpass[corpus]")
+
+from secondpass.corpus.store import Corpus
+from secondpass.evaluate.cache import Cache
+from secondpass.evaluate.cases import Case, Trials, Tried, read_cases
+from secondpass.evaluate.methods import FixedLists, RandomLists, SimilarFunctions
+from secondpass.evaluate.similar import Neighbours
+from secondpass.evaluate.tables import everything, first_answers, last_answer, quality, score
+from secondpass.llvm.jobs import Job
+from secondpass.llvm.passes import PassList
+from secondpass.llvm.sandbox import Sandbox
+from secondpass.model.manifest import SHIPPED
+from secondpass.prompt import Objective
+from secondpass.tuner.labels import read_labels, write_labels
+
+SROA, GVN = ("sroa",), ("mem2reg", "gvn")
+
+
+@pytest.fixture(scope="module")
+def cases(labelled):
+    return read_cases(Corpus(labelled.corpus), read_labels(labelled.labels, Objective.INSTRUCTIONS), "test")
+
+
+def case(key, oz, best, source=50):
+    return Case(key, "p", "c", "", b"", source, oz, best, SROA)
+
+
+def trials(key, *tried):
+    return Trials(key, tuple(tried), 1.0)
+
+
+# Tables
+
+
+def test_a_score_sums_over_functions_and_takes_oz_as_back_up():
+    functions = [case("a", 20, 10), case("b", 20, 20), case("c", 10, 8)]
+    found = {
+        "a": trials("a", Tried(SROA, 15), Tried(GVN, 12)),
+        "b": trials("b", Tried(SROA, 25)),
+        "c": trials("c"),  # too long for a model
+    }
+    every = score("every", functions, found, everything)
+    assert every.gain == pytest.approx(8 / 50)
+    assert every.mean_gain == pytest.approx((8 / 20) / 3)
+    assert every.of_autotuner == pytest.approx(8 / 12)
+    assert every.gain_alone == pytest.approx((8 - 5) / 50)
+    assert (every.improved, every.worsened) == (pytest.approx(1 / 3), pytest.approx(1 / 3))
+    assert every.compiles == pytest.approx(1)
+    assert score("one", functions, found, first_answers(1)).gain == pytest.approx(5 / 50)
+
+
+def test_a_list_that_cannot_be_used_leaves_the_function_as_it_was():
+    functions, found = [case("a", 20, 10)], {"a": trials("a", Tried(SROA, None))}
+    one = score("one", functions, found)
+    assert (one.gain, one.gain_alone) == (0, pytest.approx((20 - 50) / 20))
+
+
+def test_the_last_answer_counts_alone():
+    functions = [case("a", 20, 10)]
+    found = {"a": trials("a", Tried(SROA, 11), Tried(GVN, 16, turn=1))}
+    assert score("last", functions, found, last_answer).gain == pytest.approx(4 / 20)
+    assert score("first", functions, found, first_answers(5)).gain == pytest.approx(9 / 20)
+
+
+def test_quality_is_of_first_answers():
+    functions = [case("a", 20, 10), case("b", 20, 20), case("c", 10, 8)]
+    found = {
+        "a": trials("a", Tried(SROA, 10, source=50, target=10), Tried(GVN, 99, 1, 1)),
+        "b": trials("b", Tried(GVN, 22, source=49, target=22, code_parses=True, bleu=0.5)),
+        "c": trials("c"),
+    }
+    it = quality(functions, found)
+    assert (it.functions, it.too_long, it.valid) == (2, 1, 1)
+    assert (it.source_right, it.target_right, it.exact, it.as_good) == (0.5, 1, 0.5, 0.5)
+    assert (it.code_parses, it.bleu) == (1, 0.5)
+
+
+# Similar functions
+
+
+def test_the_nearest_function_is_the_one_with_the_same_shape():
+    body = "define i32 @{}(i32 %0) {{\n  %2 = alloca i32\n  {} i32 %0, ptr %2\n  ret i32 {}\n}}\n"
+    texts = [body.format("f", "store", 1), "define void @g() {\n  ret void\n}\n"]
+    labels = [Label(key, 9, (Found(passes, 8),), 1) for key, passes in (("f", SROA), ("g", GVN))]
+    found = Neighbours(texts, labels).lists([body.format("other", "store", 77), texts[1]], 2)
+    assert found == [[SROA, GVN], [GVN, SROA]]
+
+
+def test_a_training_function_is_its_own_nearest_neighbour(labelled):
+    corpus, labels = Corpus(labelled.corpus), read_labels(labelled.labels, Objective.INSTRUCTIONS)
+    training = read_cases(corpus, labels, "train")
+    found = {it.key: it for it in SimilarFunctions(corpus, labels, 1).trials(training)}
+    assert [found[it.key].tried[0].count for it in training] == [labels[it.key].best.value for it in training]
+
+
+# Methods and what is kept
+
+
+@pytest.mark.parametrize("method", [FixedLists(3), RandomLists(4)])
+def test_counts_are_those_of_the_lists_compiled_alone(cases, method):
+    few = cases[:4]
+    found = {it.key: it for it in method.trials(few)}
+    assert found.keys() == {it.key for it in few}
+    with Sandbox(1) as sandbox:
+        for it in few:
+            tried = found[it.key].tried
+            outcomes = sandbox.compile(Job(it.bitcode, tuple(str(PassList.of(*each.passes)) for each in tried)))
+            assert [outcome.instructions if outcome.ok else None for outcome in outcomes] == [
+                each.count for each in tried
+            ]
+
+
+def test_random_lists_differ_by_function_and_not_by_run(cases):
+    lists = [{it.key: [each.passes for each in it.tried] for it in RandomLists(3).trials(cases[:2])} for _ in range(2)]
+    assert lists[0] == lists[1]
+    assert lists[0][cases[0].key] != lists[0][cases[1].key]
+
+
+def test_trials_come_back_from_the_cache_though_it_was_killed_while_writing(tmp_path):
+    written = [
+        trials("a", Tried(SROA, 11, 50, 11, -1.5, 9, 0, 3, None)),
+        trials("b", Tried(GVN, None), Tried(SROA, 3)),
+    ]
+    with Cache(tmp_path) as cache:
+        list(cache.method("m", {"seed": 1}).add(written))
+    (path,) = tmp_path.glob("*.jsonl")
+    path.write_bytes(path.read_bytes()[:-30])
+    with Cache(tmp_path) as cache:
+        kept = cache.method("m", {"seed": 1})
+        assert kept.trials == {"a": written[0]}
+        list(kept.add(written[1:]))
+        assert cache.method("m", {"seed": 1}).trials == {it.key: it for it in written}
+        assert cache.method("m", {"seed": 2}).trials == {}
+
+
+def test_a_folder_in_use_is_refused(tmp_path):
+    with Cache(tmp_path), pytest.raises(InputError, match="another evaluation is using it"):
+        Cache(tmp_path)
+
+
+# The command
+
+
+def evaluated(labelled, out, *options):
+    return subprocess.run(
+        [SECONDPASS, "evaluate", labelled.corpus, labelled.labels, "--out", out, *map(str, options)],
+        capture_output=True,
+        text=True,
+    )
+
+
+LITTLE = "--answers", 5, "--limit", 5, "--workers", 1, "--temperatures", 0.5, 1.5
+
+
+def test_the_whole_evaluation_is_one_page_and_nothing_is_measured_twice(labelled, tmp_path):
+    out = tmp_path / "out"
+    first = evaluated(labelled, out, *LITTLE)
+    assert first.returncode == 0, first.stderr
+    for row in ("greedy answer", "best of 5 samples", "coreset: 50 lists", "nearest neighbour's list", "autotuner"):
+        assert row in first.stdout
+    results = json.loads((out / "results.json").read_text())
+    assert results["functions"] == 5
+    assert {"table", "quality", "correlations", "distributions", "tasks", "sampling", "iteration", "compiles"} <= {
+        *results
+    }
+    assert all(it["valid"] == 1 for it in results["quality"].values())
+    for curves in (*results["sampling"].values(), *results["compiles"].values()):
+        for curve in curves:
+            assert curve["share"] == sorted(curve["share"])  # more answers are never worse
+    page = (out / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 6
+    assert "http" not in page.replace("http-equiv", "")
+    assert {path.name for path in (out / "figures").iterdir()} == {
+        f"{name}.{kind}"
+        for name in ("correlations", "distributions", "tasks", "sampling", "iteration", "compiles")
+        for kind in ("png", "svg")
+    }
+    kept = {path.name: path.read_bytes() for path in (out / "answers").glob("*.jsonl")}
+    again = evaluated(labelled, out, *LITTLE)
+    assert again.stdout == first.stdout
+    assert {path.name: path.read_bytes() for path in (out / "answers").glob("*.jsonl")} == kept
+    assert (out / "report.html").read_text() == page
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--answers", 0),
+        ("--answers", 10_000),
+        ("--limit", 0),
+        ("--temperatures", -1),
+        ("--parts", "figure9"),
+        ("--models", "nowhere"),
+        ("--models", f"a={SHIPPED}", f"a={SHIPPED}"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(labelled, tmp_path, options):
+    run = evaluated(labelled, tmp_path / "out", *options)
+    assert run.returncode == 2
+    assert run.stderr.count("\n") == 1 and run.stderr.startswith("secondpass: ")
+
+
+def test_an_empty_split_is_named(labelled, tmp_path):
+    few = tmp_path / "few.parquet"
+    labels = read_labels(labelled.labels, Objective.INSTRUCTIONS)
+    training = {entry.hash for entry in Corpus(labelled.corpus).select("train")}
+    write_labels(few, (label for key, label in labels.items() if key in training), Objective.INSTRUCTIONS)
+    with pytest.raises(CorpusError, match="no function of the split 'test' has a label"):
+        read_cases(Corpus(labelled.corpus), read_labels(few, Objective.INSTRUCTIONS), "test")
+
+
+def test_cases_are_the_first_by_hash_whatever_the_limit(labelled, cases):
+    few = read_cases(Corpus(labelled.corpus), read_labels(labelled.labels, Objective.INSTRUCTIONS), "test", 3)
+    assert few == cases[:3]
+    assert [it.key for it in cases] == sorted(it.key for it in cases)
+    assert replace(few[0], best=0) != few[0]
