@@ -36,7 +36,7 @@ $(BIN)/python:
 
 .venv/dev.stamp: .venv/core.stamp
 	$(BIN)/pip install --quiet $(TORCH)
-	$(BIN)/pip install --quiet --editable '.[dev,train]'
+	$(BIN)/pip install --quiet --editable '.[dev,train,corpus,evaluate,report,ray]'
 	touch $@
 
 # An environment of its own each: the wheel's library finds its C++ library through links that the

@@ -6,14 +6,16 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from secondpass import __version__
+from secondpass.corpus import SPLITS
 from secondpass.errors import InputError, SecondpassError
-from secondpass.prompt import Objective
+from secondpass.progress import progress_bar
+from secondpass.prompt import Form, Objective
+from secondpass.strategies import NAMES
 
 EMITTED = ("ll", "bc", "obj", "asm")
 
@@ -28,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words, flags = _split(words)
     options = _parser().parse_args(words)
     options.flags = flags
+    if not hasattr(options, "interrupted"):
+        options.interrupted = "nothing was written"
     try:
         run: Callable[[argparse.Namespace], int] = options.run
         return run(options)
@@ -35,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"secondpass: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
-        print("secondpass: interrupted; nothing was written", file=sys.stderr)
+        print(f"secondpass: interrupted; {options.interrupted}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -59,6 +63,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"secondpass {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_optimize(commands.add_parser("optimize", help="make files smaller than -Oz does"))
+    _add_corpus(commands.add_parser("corpus", help="collect functions of real programs to learn from"))
+    _add_tune(commands.add_parser("tune", help="search the best pass list of every function of a corpus"))
+    _add_data(commands.add_parser("data", help="make training data of labelled functions"))
+    _add_train(commands.add_parser("train", help="train a model, on two cores or on many GPUs"))
+    _add_evaluate(commands.add_parser("evaluate", help="measure models on functions that were held out"))
     explain = commands.add_parser("explain", help="what each pass of a list does to a file")
     explain.add_argument("input", type=Path)
     explain.add_argument("--passes", required=True, metavar="LIST", help="a pipeline such as sroa,instcombine,licm")
@@ -81,19 +90,342 @@ def _add_optimize(parser: argparse.ArgumentParser) -> None:
         default=str(Objective.INSTRUCTIONS),
         help="what to make small",
     )
-    parser.add_argument("--samples", type=int, default=1, metavar="N", help="answers a function (default 1)")
     parser.add_argument(
-        "--temperature", type=float, metavar="T", help="0 is greedy (default: 0 for one sample, 2 for more)"
+        "--coreset", type=int, default=0, metavar="N", help="also try the N lists that serve most functions (10 or 50)"
     )
+    parser.add_argument(
+        "--strategy",
+        choices=NAMES,
+        metavar="NAME",
+        help=f"which answers to ask for: {', '.join(NAMES)} (default: feedback for one answer, sample for more)",
+    )
+    parser.add_argument(
+        "--samples", type=int, default=1, metavar="N", help="answers a function; steps for iterate (default 1)"
+    )
+    parser.add_argument("--temperature", type=float, metavar="T", help="of samples (default: the model's)")
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="the same seed gives the same answers")
-    parser.add_argument(
-        "--feedback",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="tell the model what the compiler found and let it try again",
-    )
+    parser.add_argument("--form", choices=[str(it) for it in Form], default=str(Form.FAST), help="of the feedback")
+    parser.add_argument("--budget-seconds", type=float, metavar="T", help="longest time for a function's answers")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.set_defaults(run=_optimize)
+
+
+def _add_corpus(parser: argparse.ArgumentParser) -> None:
+    kinds = parser.add_subparsers(required=True, metavar="SOURCE")
+    debian = kinds.add_parser("debian", help="Debian source packages, built the way Debian builds them (needs root)")
+    debian.add_argument("packages", nargs="*", metavar="PACKAGE")
+    debian.add_argument("--list", type=Path, metavar="FILE", help="a recipe: package [version|-] [split] a line")
+    debian.add_argument("--minutes", type=float, default=12, metavar="N", help="longest build (default 12)")
+    compdb = kinds.add_parser("compdb", help="a project that has a compile_commands.json")
+    compdb.add_argument("database", type=Path, metavar="compile_commands.json")
+    files = kinds.add_parser("files", help="C and C++ files and LLVM IR, or folders of them")
+    files.add_argument("paths", nargs="+", type=Path, metavar="PATH")
+    for kind in (compdb, files):
+        kind.add_argument("--project", metavar="NAME", help="what to call it (default: the folder's name)")
+        kind.add_argument("--project-version", default="-", metavar="V")
+        kind.add_argument("--split", choices=SPLITS, help="where it belongs (default: by a hash of its name)")
+    csmith = kinds.add_parser("csmith", help="synthetic programs of Csmith")
+    csmith.add_argument("--count", type=int, required=True, metavar="N")
+    csmith.add_argument("--seed", type=int, default=1, metavar="S", help="of the first program (default 1)")
+    for kind in (debian, compdb, files, csmith):
+        kind.add_argument("--out", type=Path, required=True, metavar="DIR", help="the corpus, new or to be added to")
+        kind.set_defaults(interrupted="finished projects are kept, the same command goes on")
+        kind.add_argument("--again", action="store_true", help="make these projects anew, even where they are done")
+    debian.set_defaults(run=_corpus_debian)
+    compdb.set_defaults(run=_corpus_compdb)
+    files.set_defaults(run=_corpus_files)
+    csmith.set_defaults(run=_corpus_csmith)
+    stats = kinds.add_parser("stats", help="what a corpus holds")
+    stats.add_argument("corpus", type=Path, metavar="DIR")
+    stats.add_argument("--picture", type=Path, metavar="FILE", help="draw it too (.png or .svg)")
+    stats.add_argument("--json", action="store_true", help="print one JSON document")
+    stats.set_defaults(run=_corpus_stats)
+
+
+def _add_tune(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("corpus", type=Path, metavar="DIR")
+    parser.add_argument(
+        "--objective",
+        choices=[str(it) for it in Objective],
+        default=str(Objective.INSTRUCTIONS),
+        help="what to make small",
+    )
+    parser.add_argument("--budget", type=int, default=150, metavar="N", help="compiles a function (default 150)")
+    parser.add_argument("--patience", type=int, default=0, metavar="N", help="stop after N that improve nothing")
+    parser.add_argument("--split", action="append", choices=SPLITS, help="only this split (may be repeated)")
+    parser.add_argument("--largest", type=int, metavar="N", help="only functions of up to N instructions, unoptimised")
+    parser.add_argument("--functions", type=int, metavar="N", help="only the first N by hash")
+    parser.add_argument("--seed", type=int, default=0, metavar="S")
+    parser.add_argument("--workers", type=int, default=0, metavar="W", help="processes (default: one a core)")
+    parser.add_argument("--out", type=Path, metavar="LABELS", help="default: DIR/labels-OBJECTIVE.parquet")
+    parser.add_argument("--resume", action="store_true", help="go on with labels that are there")
+    parser.add_argument("--ray", metavar="ADDRESS", help="run on a Ray cluster, host:port or auto (secondpass[ray])")
+    parser.set_defaults(run=_tune, interrupted="what was found is kept, --resume goes on")
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    tasks = parser.add_subparsers(required=True, metavar="TASK")
+    optimize = tasks.add_parser("optimize", help="prompts, and the lists a model should answer")
+    optimize.add_argument("corpus", type=Path, metavar="CORPUS")
+    optimize.add_argument("labels", type=Path, nargs="+", metavar="LABELS", help="one file an objective")
+    optimize.add_argument("--tokenizer", type=Path, metavar="FILE", help="default: learnt from the training functions")
+    optimize.add_argument("--vocabulary", type=int, default=4096, metavar="N", help="tokens of one that is learnt")
+    optimize.add_argument("--code", action="store_true", help="answers hold the optimised IR too")
+    optimize.set_defaults(run=_data_optimize)
+    feedback = tasks.add_parser("feedback", help="a model's own answers, the compiler's feedback, what to say then")
+    feedback.add_argument("corpus", type=Path, metavar="CORPUS")
+    feedback.add_argument("labels", type=Path, metavar="LABELS", help="for the objective instructions")
+    feedback.add_argument("--model", type=Path, required=True, metavar="DIR", help="exported, or a checkpoint")
+    feedback.add_argument("--form", choices=[str(it) for it in Form], required=True)
+    feedback.add_argument("--temperature", type=float, default=0.0, metavar="T", help="of its answers (default 0)")
+    feedback.add_argument("--samples", type=int, default=1, metavar="N", help="answers a function (default 1)")
+    feedback.add_argument("--seed", type=int, default=0, metavar="S")
+    feedback.add_argument("--functions", type=int, metavar="N", help="only the first N of each split by hash")
+    feedback.add_argument("--workers", type=int, default=0, metavar="W", help="processes (default: one a core)")
+    feedback.set_defaults(run=_data_feedback)
+    for task in (optimize, feedback):
+        task.add_argument("--out", type=Path, required=True, metavar="DIR")
+        task.add_argument("--context", type=int, default=2048, metavar="N", help="tokens of the longest example")
+        task.add_argument("--answers", type=int, default=4, metavar="N", help="lists taught a function (default 4)")
+        task.add_argument(
+            "--coreset", type=int, default=50, metavar="N", help="lists tried on all functions first (default 50)"
+        )
+
+
+def _add_train(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "fields", nargs="*", metavar="FIELD=VALUE", help="change the preset: steps=2000 peak_rate=1e-3 ..."
+    )
+    parser.add_argument("--preset", default="tiny", metavar="NAME", help="tiny, small, base or paper-7b (default tiny)")
+    parser.add_argument(
+        "--data", type=Path, action="append", metavar="DIR", help="what `secondpass data` wrote (may be repeated)"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="checkpoints and the log")
+    parser.add_argument("--resume", action="store_true", help="go on with the training at DIR")
+    parser.add_argument("--from", dest="start_from", type=Path, metavar="CHECKPOINT", help="weights to begin with")
+    parser.add_argument("--corpus", type=Path, metavar="DIR", help="compile greedy answers in validations")
+    parser.add_argument("--name", help="what reports call the model (default: its preset)")
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="of the matrix products (default: torch's; fewer on busy cores)"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what the training needs, and do nothing")
+    parser.add_argument("--devices", type=int, default=1, metavar="N", help="of the dry run (default 1)")
+    parser.set_defaults(run=_train, interrupted="checkpoints are kept, --resume goes on from the last one")
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("corpus", type=Path, metavar="CORPUS")
+    parser.add_argument("labels", type=Path, metavar="LABELS", help="for the objective instructions")
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        metavar="[NAME=]DIR",
+        help="exported models or checkpoints, the first model first (default: the one in the box)",
+    )
+    parser.add_argument("--split", choices=SPLITS, default="test")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N functions by hash")
+    parser.add_argument("--answers", type=int, default=100, metavar="N", help="in the sampling figures (default 100)")
+    parser.add_argument(
+        "--temperatures", type=float, nargs="+", metavar="T", help="of the sampling figures (default 0.2 to 1.6)"
+    )
+    parser.add_argument("--parts", nargs="+", metavar="PART", help="only these: table, tasks, sampling ...")
+    parser.add_argument("--seed", type=int, default=0, metavar="S")
+    parser.add_argument("--workers", type=int, default=0, metavar="W", help="processes (default: one a core)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the report; keeps every answer")
+    parser.set_defaults(run=_evaluate, interrupted="what was measured is kept, the same command goes on")
+
+
+def _corpus_debian(options: argparse.Namespace) -> int:
+    from secondpass.corpus import commands
+
+    with progress_bar() as progress:
+        result = commands.debian(
+            options.out, options.packages, options.list, minutes=options.minutes, again=options.again, progress=progress
+        )
+    return _print_collection(result)
+
+
+def _corpus_compdb(options: argparse.Namespace) -> int:
+    from secondpass.corpus import commands
+
+    with progress_bar() as progress:
+        result = commands.compdb(options.out, options.database, _project(options), progress=progress)
+    return _print_collection(result)
+
+
+def _corpus_files(options: argparse.Namespace) -> int:
+    from secondpass.corpus import commands
+
+    with progress_bar() as progress:
+        result = commands.files(options.out, options.paths, options.flags, _project(options), progress=progress)
+    return _print_collection(result)
+
+
+def _corpus_csmith(options: argparse.Namespace) -> int:
+    from secondpass.corpus import commands
+
+    with progress_bar() as progress:
+        result = commands.csmith(options.out, options.count, options.seed, again=options.again, progress=progress)
+    return _print_collection(result)
+
+
+def _project(options: argparse.Namespace) -> Any:
+    from secondpass.corpus.commands import Named
+
+    return Named(options.project, options.project_version, options.split, options.again)
+
+
+def _print_collection(result: Any) -> int:
+    from secondpass import report
+
+    report.print_collection(result, _console())
+    return 1 if all(it.failure for it in result.reports) else 0
+
+
+def _corpus_stats(options: argparse.Namespace) -> int:
+    from secondpass import report
+    from secondpass.corpus.statistics import draw, statistics
+    from secondpass.corpus.store import Corpus
+
+    with progress_bar() as progress:
+        found = statistics(Corpus(options.corpus), progress)
+    if options.picture:
+        draw(found, options.picture)
+    if options.json:
+        _print_json(report.statistics_document(found))
+    else:
+        report.print_statistics(found, _console())
+    return 0
+
+
+def _tune(options: argparse.Namespace) -> int:
+    from secondpass import report
+    from secondpass.tuner import commands
+
+    with progress_bar() as progress:
+        result = commands.tune_corpus(
+            commands.Request(
+                options.corpus,
+                Objective(options.objective),
+                options.budget,
+                options.patience,
+                tuple(options.split or ()),
+                options.largest,
+                options.functions,
+                options.seed,
+                options.workers,
+                options.out,
+                options.resume,
+                options.ray,
+            ),
+            progress,
+        )
+    report.print_tuning(result, _console())
+    return 0
+
+
+def _data_optimize(options: argparse.Namespace) -> int:
+    from secondpass import report
+    from secondpass.model import commands
+
+    request = commands.OptimizeRequest(
+        corpus=options.corpus,
+        labels=tuple(options.labels),
+        out=options.out,
+        tokenizer=options.tokenizer,
+        vocabulary=options.vocabulary,
+        context=options.context,
+        answers=options.answers,
+        coreset=options.coreset,
+        code=options.code,
+    )
+    with progress_bar() as progress:
+        made = commands.make_optimize(request, progress)
+    report.print_made(made, _console())
+    return 0
+
+
+def _data_feedback(options: argparse.Namespace) -> int:
+    from secondpass import report
+    from secondpass.model import commands
+
+    request = commands.FeedbackRequest(
+        corpus=options.corpus,
+        labels=options.labels,
+        out=options.out,
+        model=options.model,
+        form=Form(options.form),
+        temperature=options.temperature,
+        samples=options.samples,
+        seed=options.seed,
+        context=options.context,
+        answers=options.answers,
+        coreset=options.coreset,
+        functions=options.functions,
+        workers=options.workers,
+    )
+    with progress_bar() as progress:
+        made = commands.make_feedback(request, progress)
+    report.print_made(made, _console())
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    from secondpass import report
+    from secondpass.model.presets import override, preset
+
+    if options.dry_run:
+        from secondpass.model.dry_run import dry_run
+
+        found = dry_run(override(preset(options.preset), options.fields), options.devices)
+        report.print_estimate(found, _console())
+        return 0
+    if not options.data or options.out is None:
+        raise InputError("train needs --data and --out")
+    from secondpass.model.train import TrainRequest, train
+
+    request = TrainRequest(
+        data=tuple(options.data),
+        out=options.out,
+        preset=options.preset,
+        overrides=tuple(options.fields),
+        resume=options.resume,
+        start_from=options.start_from,
+        corpus=options.corpus,
+        name=options.name,
+        threads=options.threads,
+    )
+    # Under torchrun one of the processes speaks for all.
+    if int(os.environ.get("RANK", "0")):
+        train(request)
+        return 0
+    with progress_bar() as progress:
+        trained = train(request, progress)
+    report.print_training(trained, _console())
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from secondpass import report
+    from secondpass.evaluate import evaluation
+
+    request = evaluation.Request(
+        corpus=options.corpus,
+        labels=options.labels,
+        out=options.out,
+        models=evaluation.named(options.models or ()),
+        split=options.split,
+        limit=options.limit,
+        answers=options.answers,
+        temperatures=tuple(options.temperatures or evaluation.TEMPERATURES),
+        seed=options.seed,
+        workers=options.workers,
+        parts=tuple(options.parts or evaluation.PARTS),
+    )
+    with progress_bar() as progress:
+        found = evaluation.evaluate(request, progress)
+    report.print_evaluation(found, _console())
+    return 0
 
 
 def _optimize(options: argparse.Namespace) -> int:
@@ -102,14 +434,24 @@ def _optimize(options: argparse.Namespace) -> int:
     from secondpass.llvm.library import load
     from secondpass.llvm.sandbox import Sandbox
     from secondpass.optimize import optimize
-    from secondpass.strategies.answers import Sampling
+    from secondpass.strategies.base import Budget
+    from secondpass.strategies.choice import choose
+    from secondpass.tuner.coreset import coreset
 
-    temperature = options.temperature if options.temperature is not None else 2.0 * (options.samples > 1)
-    strategy = Sampling(options.samples, temperature, options.seed, options.feedback)
+    name = options.strategy or ("feedback" if options.samples == 1 else "sample")
+    budget = Budget(seconds=options.budget_seconds)
     targets = output.plan(options.inputs, options.output, options.emit)
     with Sandbox() as sandbox:
         engine = OnnxEngine.load(words=[entry.text for entry in load().vocabulary()])
-        with _progress() as progress:
+        strategy = choose(
+            name,
+            options.samples,
+            options.temperature,
+            options.seed,
+            Form(options.form),
+            usual_temperature=engine.temperature,
+        )
+        with progress_bar() as progress:
             results = [
                 optimize(
                     path,
@@ -117,6 +459,8 @@ def _optimize(options: argparse.Namespace) -> int:
                     strategy,
                     sandbox,
                     objective=Objective(options.objective),
+                    budget=budget,
+                    coreset=coreset(Objective(options.objective), options.coreset),
                     flags=options.flags,
                     progress=progress,
                 )
@@ -183,17 +527,3 @@ def _console() -> Any:
 
     # Into a pipe a table takes the width it needs: nothing is folded that a program might read.
     return Console(soft_wrap=True) if sys.stdout.isatty() else Console(width=240)
-
-
-@contextmanager
-def _progress() -> Generator[Callable[[str, int, int], None] | None, None, None]:
-    """A progress bar on a terminal, nothing in a pipe."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting", total=None)
-        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
