@@ -59,3 +59,10 @@ def opt(pipeline, text, *options):
     """Run opt over IR text; the finished process, whatever it ended with."""
     command = [find_opt(), f"-passes={pipeline}", "-S", "-o", "-", *options]
     return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
+
+
+def linked_output(folder, *arguments):
+    """Build a program by clang and run it; what it prints."""
+    program = folder / "program"
+    clang("-o", program, *arguments)
+    return subprocess.run([program], capture_output=True, text=True, check=True, timeout=20).stdout

@@ -5,7 +5,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from compiling import CODEC, PROGRAM, SECONDPASS
+from compiling import CODEC, CODEC_CHECK, PROGRAM, SECONDPASS
 from hypothesis import HealthCheck, settings
 
 # The tests share their cores with whatever else runs: time says nothing about an example.
@@ -24,6 +24,12 @@ def labelled(tmp_path_factory):
         _run("corpus", "files", *files, "--project", f"for-{split}", "--split", split, "--out", corpus)
     _run("tune", corpus, "--budget", "30", "--out", labels)
     return SimpleNamespace(corpus=corpus, labels=labels)
+
+
+@pytest.fixture(scope="session")
+def golden_program():
+    """What the program of several files prints."""
+    return (CODEC_CHECK.parent / "program.txt").read_text()
 
 
 def _run(*words: str | Path) -> None:

@@ -196,6 +196,12 @@ def test_explain_refuses_a_bad_list(small, passes, words):
         ["--samples", "0"],
         ["--temperature", "-1"],
         ["--samples", "3", "--temperature", "0"],
+        ["--samples", "3", "--top-p", "0"],
+        ["--samples", "3", "--top-p", "1.5"],
+        ["--samples", "3", "--top-k", "0"],
+        ["--top-k", "5"],
+        ["--strategy", "priority", "--samples", "3", "--top-p", "0.9"],
+        ["--strategy", "iterate", "--samples", "3", "--top-p", "0.9"],
         ["-o", "out.o", "CODEC"],
         ["--emit", "elf"],
     ],
@@ -204,6 +210,18 @@ def test_contradictory_options(small, options, tmp_path):
     arguments = [CODEC if it == "CODEC" else it for it in options]
     fault("optimize", small, *arguments, cwd=tmp_path)
     assert sorted(it.name for it in tmp_path.iterdir()) == ["small.c"]
+
+
+def test_samples_are_cut_as_the_options_say(small):
+    def lists(*options):
+        run = secondpass("optimize", small, "--json", *options)
+        assert run.returncode == 0, run.stderr
+        return [it["passes"] for it in json.loads(run.stdout)["functions"][0]["answers"]]
+
+    greedy = lists("--strategy", "single")
+    warm = "--samples", "5", "--temperature", "3"
+    assert lists(*warm, "--top-k", "1") == greedy * 5 == lists(*warm, "--top-p", "0.01")
+    assert lists(*warm) != greedy * 5
 
 
 def test_flags_for_clang_make_no_sense_with_ir(tmp_path):

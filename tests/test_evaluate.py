@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
+import time
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import pytest
 from compiling import SECONDPASS
 
-from secondpass.errors import CorpusError, InputError
+from secondpass.errors import CorpusError, EngineError, EngineStopped, InputError
 from secondpass.tuner.labels import Label
 from secondpass.tuner.search import Found
 
@@ -21,6 +26,7 @@ from secondpass.evaluate.cases import Case, Trials, Tried, read_cases
 from secondpass.evaluate.methods import FixedLists, RandomLists, SimilarFunctions
 from secondpass.evaluate.similar import Neighbours
 from secondpass.evaluate.tables import everything, first_answers, last_answer, quality, score
+from secondpass.evaluate.workers import answer_all
 from secondpass.llvm.jobs import Job
 from secondpass.llvm.passes import PassList
 from secondpass.llvm.sandbox import Sandbox
@@ -153,6 +159,67 @@ def test_a_folder_in_use_is_refused(tmp_path):
         Cache(tmp_path)
 
 
+# Processes that die
+
+
+def answer_or_end(end, case):
+    if case.key == "c":
+        end()
+    return trials(case.key)
+
+
+def fail(error):
+    raise error
+
+
+def ready_to(end):
+    return partial(answer_or_end, end)
+
+
+def stop_by_signal(number):
+    os.kill(os.getpid(), number)
+
+
+def answered(end, workers=1):
+    """The keys of what four functions gave, and the error; the third one is the end of a process."""
+    begin, keys = partial(ready_to, end), []
+    with pytest.raises(EngineStopped) as caught:
+        keys += (it.key for it in answer_all("box-greedy", begin, [case(key, 9, 9) for key in "abcd"], workers))
+    return keys, caught.value
+
+
+def test_every_function_is_answered_by_as_many_processes_as_are_asked_for():
+    cases = [case(key, 9, 9) for key in "abdefg"]
+    found = answer_all("box-greedy", partial(ready_to, None), cases, 2)
+    assert sorted(it.key for it in found) == [*"abdefg"]
+    assert list(answer_all("box-greedy", partial(ready_to, None), [], 2)) == []
+
+
+@pytest.mark.parametrize(
+    ("end", "said", "code"),
+    [
+        (partial(fail, EngineError("the model 'box' knows no feedback")), "the model 'box' knows no feedback", 2),
+        (partial(fail, MemoryError()), "the model ran out of memory; fewer --workers need less", 1),
+        (partial(fail, RuntimeError("bad_alloc")), "ended with exit code 1, its message is above", 1),
+        (partial(stop_by_signal, signal.SIGKILL), "was killed by SIGKILL (out of memory?", 1),
+        (partial(stop_by_signal, signal.SIGSEGV), "was killed by SIGSEGV", 1),
+    ],
+    ids=["error", "memory", "fault", "killed", "crash"],
+)
+def test_what_stops_a_process_is_named_after_what_was_done(end, said, code):
+    keys, error = answered(end)
+    assert keys == ["a", "b"]
+    assert error.exit_code == code
+    message = str(error)
+    assert message.startswith("box-greedy, at function c of p: ") and said in message
+    assert message.endswith("; what was measured is kept, the same command goes on")
+
+
+def test_the_others_finish_what_they_are_at():
+    keys, _ = answered(partial(stop_by_signal, signal.SIGKILL), workers=4)
+    assert sorted(keys) == ["a", "b", "d"]
+
+
 # The command
 
 
@@ -195,6 +262,48 @@ def test_the_whole_evaluation_is_one_page_and_nothing_is_measured_twice(labelled
     assert again.stdout == first.stdout
     assert {path.name: path.read_bytes() for path in (out / "answers").glob("*.jsonl")} == kept
     assert (out / "report.html").read_text() == page
+
+
+def test_an_evaluation_whose_engine_is_killed_goes_on_to_the_same_numbers(labelled, tmp_path):
+    options = "--answers", 6, "--limit", 8, "--parts", "table", "--workers", 2
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert evaluated(labelled, whole, *options).returncode == 0
+    command = [SECONDPASS, "evaluate", labelled.corpus, labelled.labels, "--out", out, *map(str, options)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    os.kill(engine_at_work(process.pid, out), signal.SIGKILL)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert said.count("\n") == 1
+    assert (
+        "then nothing, at function " in said
+        and "killed by SIGKILL" in said
+        and said.endswith("what was measured is kept, the same command goes on\n")
+    )
+    assert not (out / "results.json").exists()
+    kept = {path.name: path.read_bytes() for path in (out / "answers").glob("*.jsonl")}
+    again = evaluated(labelled, out, *options)
+    assert again.returncode == 0, again.stderr
+    for name, lines in kept.items():
+        assert (out / "answers" / name).read_bytes().startswith(lines)  # nothing was measured twice
+    assert (out / "results.json").read_text() == (whole / "results.json").read_text()
+
+
+def engine_at_work(parent, out):
+    """A process that answers functions with samples, once some of its answers are kept."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if any(path.stat().st_size for path in out.glob("answers/*samples*.jsonl")):
+            return next(pid for pid in children(parent) if "spawn_main" in command_of(pid))
+        time.sleep(0.01)
+    raise AssertionError("no samples were kept within a minute")
+
+
+def children(parent):
+    return [int(pid) for it in Path(f"/proc/{parent}/task").iterdir() for pid in (it / "children").read_text().split()]
+
+
+def command_of(pid):
+    return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
 
 
 @pytest.mark.parametrize(

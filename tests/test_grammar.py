@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from secondpass.engines.grammar import FIRST_ANSWER, LONGEST_NUMBER, SECOND_ANSWER, Grammar, Place, State
-from secondpass.engines.sampling import Logits, Written, decode, log_probabilities
+from secondpass.engines.sampling import Logits, Written, _choose, decode, log_probabilities
 from secondpass.errors import EngineError
 from secondpass.llvm.passes import PassList
 from secondpass.prompt import (
@@ -77,11 +77,18 @@ class RandomModel:
 
 
 def written(
-    seed: int, n: int, *, temperature: float = 1.0, room: int = 50, start: State = FIRST_ANSWER, spread: float = 5.0
+    seed: int,
+    n: int,
+    *,
+    temperature: float = 1.0,
+    room: int = 50,
+    start: State = FIRST_ANSWER,
+    spread: float = 5.0,
+    **cut: float,
 ) -> list[Written]:
     model = RandomModel(seed, spread)
     scores = log_probabilities(model.after(()))
-    return decode(model, GRAMMAR, Written(start), scores, room, n=n, temperature=temperature, seed=seed)
+    return decode(model, GRAMMAR, Written(start), scores, room, n=n, temperature=temperature, seed=seed, **cut)
 
 
 lists = st.lists(st.sampled_from(WORDS), min_size=1, max_size=LONGEST_LIST + 2)
@@ -332,6 +339,61 @@ def test_a_sampled_token_follows_the_renormalised_distribution() -> None:
     expected = np.exp(scores[listed] / 2)
     counts = np.array([sum(one.tokens[0] == token for one in found) for token in listed])
     assert np.allclose(counts / 2000, expected / expected.sum(), atol=0.04)
+
+
+# Top-k and top-p
+
+logits = st.lists(st.integers(-40, 0), min_size=1, max_size=12).map(lambda it: log_probabilities(np.array(it) / 4))
+temperatures = st.sampled_from((0.1, 0.7, 1.0, 3.0))
+seeds = st.integers(0, 2**32)
+
+
+def drawn(scores: NDArray[np.float64], seed: int, **settings: float | None) -> list[int]:
+    generator = np.random.default_rng(seed)
+    return [_choose(scores, generator, **settings) for _ in range(20)]
+
+
+@given(logits, seeds, temperatures, st.integers(1, 14))
+def test_nothing_outside_the_top_k_is_chosen(scores, seed, temperature, k) -> None:
+    least = np.sort(scores)[::-1][: min(k, len(scores))][-1]
+    chosen = set(drawn(scores, seed, temperature=temperature, top_k=k))
+    assert all(scores[it] >= least for it in chosen)
+    assert len(chosen) <= k
+
+
+@given(logits, seeds, temperatures, st.floats(0.01, 1, exclude_max=True))
+def test_nothing_outside_the_nucleus_is_chosen(scores, seed, temperature, p) -> None:
+    shares = np.exp(scores / temperature) / np.exp(scores / temperature).sum()
+    for it in drawn(scores, seed, temperature=temperature, top_p=p):
+        assert shares[shares > shares[it]].sum() < p + 1e-9  # the more probable ones alone are not enough
+
+
+@given(logits, seeds, temperatures)
+def test_the_nucleus_is_of_what_top_k_leaves(scores, seed, temperature) -> None:
+    ranked = np.sort(scores)[::-1][:2]
+    share = 1 / np.exp((ranked - ranked[0]) / temperature).sum()
+    chosen = drawn(scores, seed, temperature=temperature, top_k=2, top_p=share * 0.999)
+    assert set(chosen) == {int(scores.argmax())}
+
+
+@given(logits, seeds, temperatures)
+def test_top_k_of_one_is_greedy(scores, seed, temperature) -> None:
+    assert set(drawn(scores, seed, temperature=temperature, top_k=1)) == {int(scores.argmax())}
+
+
+@given(logits, seeds, temperatures)
+def test_what_cuts_nothing_changes_no_draw(scores, seed, temperature) -> None:
+    off = drawn(scores, seed, temperature=temperature)
+    assert drawn(scores, seed, temperature=temperature, top_p=1.0) == off
+    assert drawn(scores, seed, temperature=temperature, top_k=len(scores)) == off
+
+
+@given(seeds)
+@settings(max_examples=20)
+def test_answers_of_top_k_one_are_the_greedy_answer(seed: int) -> None:
+    greedy = [it.tokens for it in written(seed, 3, temperature=0.0)]
+    assert [it.tokens for it in written(seed, 3, temperature=2.0, top_k=1)] == greedy
+    assert [it.tokens for it in written(seed, 3, temperature=2.0, top_p=1e-6)] == greedy
 
 
 @pytest.mark.parametrize("start", [FIRST_ANSWER, SECOND_ANSWER])

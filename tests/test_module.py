@@ -13,6 +13,7 @@ from compiling import (
     clang,
     example_id,
     find_opt,
+    linked_output,
     needs_linker,
     unoptimised,
     unoptimised_text,
@@ -503,18 +504,6 @@ def test_the_program_of_several_files_prints_what_it_should(tmp_path, golden_pro
 @needs_linker
 def test_the_program_built_by_clang_alone_prints_the_same(tmp_path, golden_program):
     assert linked_output(tmp_path, "-Oz", *PROGRAM) == golden_program
-
-
-@pytest.fixture
-def golden_program():
-    return (CODEC_CHECK.parent / "program.txt").read_text()
-
-
-def linked_output(folder, *arguments):
-    """Build a program by clang and run it; what it prints."""
-    program = folder / "program"
-    clang("-o", program, *arguments)
-    return subprocess.run([program], capture_output=True, text=True, check=True, timeout=20).stdout
 
 
 def run_check(module, folder):

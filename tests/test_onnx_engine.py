@@ -387,6 +387,26 @@ def test_senseless_requests_are_refused(engine: OnnxEngine, n: int, temperature:
         engine.start(PROMPT).answer(n, temperature)
 
 
+@pytest.mark.parametrize("cut", [{"top_k": 0}, {"top_p": 0.0}, {"top_p": 1.5}, {"top_p": math.nan}])
+def test_samples_cut_to_nothing_are_refused(engine: OnnxEngine, cut: dict[str, float]) -> None:
+    with pytest.raises(EngineError, match="the first must be positive, the second above 0, up to 1"):
+        engine.start(PROMPT).answer(2, 1.0, **cut)
+
+
+def test_samples_are_cut_to_the_most_probable_tokens(engine: OnnxEngine) -> None:
+    sequence = engine.start(PROMPT)
+    free = sequence.answer(8, temperature=1.0)
+    assert sequence.answer(8, temperature=1.0, top_p=1.0) == free
+    greedy = sequence.answer()[0].tokens
+    assert {it.tokens for it in sequence.answer(4, temperature=1.0, top_k=1)} == {greedy}
+    for one in sequence.answer(4, temperature=1.0, top_k=2):
+        at = sequence
+        for token in one.tokens[len(sequence.opening) :]:
+            scores = at.next_log_probabilities(allowed_only=True)
+            assert scores[token] > np.sort(scores)[-2] - 1e-2  # one token a step rounds a little otherwise
+            at = at.append([token])
+
+
 @pytest.mark.parametrize("name", ["model.onnx", "tokenizer.json", "model.json"])
 def test_a_missing_file_is_named(directory: Path, tmp_path: Path, name: str) -> None:
     broken = Path(shutil.copytree(directory, tmp_path / "model"))

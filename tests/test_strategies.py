@@ -130,6 +130,10 @@ def test_a_budget_of_nothing_is_refused(limit):
         lambda: Sample(2, -1.0),
         lambda: Sample(2, 0.0),
         lambda: Sample(2, 11.0),
+        lambda: Sample(2, top_k=0),
+        lambda: Sample(2, top_p=0.0),
+        lambda: Sample(2, top_p=1.1),
+        lambda: Iterate(2, 1.0, top_p=-0.5),
         lambda: Priority(0),
         lambda: Priority(10_000),
         lambda: Beam(0),
@@ -199,6 +203,19 @@ def test_iteration_stops_when_the_model_is_sure_or_right(session):
     final = [it.verdict.target_right or bool(it.verdict.answer.sure) for it in attempts]
     assert not any(final[:-1])
     assert final[-1] or len(attempts) == 6
+
+
+@pytest.mark.parametrize("then", list(Then))
+def test_cut_to_one_token_all_samples_are_the_greedy_answer(session, then):
+    samples = session().work(Sample(3, 2.0, then=then, top_k=1))
+    greedy = session().work(Single() if then is Then.NOTHING else Feedback())
+    assert {it.completion.text for it in samples} == {it.completion.text for it in greedy}
+
+
+def test_iteration_cut_to_one_token_is_greedy(session):
+    texts = [[it.completion.text for it in session().work(Iterate(2, *it))] for it in ((0.0,), (2.0, 0, Form.FAST))]
+    cut = [it.completion.text for it in session().work(Iterate(2, 2.0, top_k=1))]
+    assert cut == texts[0] != texts[1]
 
 
 # Search
@@ -326,3 +343,18 @@ def test_every_name_means_a_strategy(session, name):
 def test_a_choice_that_makes_no_sense_is_refused(name, answers, temperature, said):
     with pytest.raises(InputError, match=said):
         choose(name, answers, temperature)
+
+
+@pytest.mark.parametrize("cut", [{"top_k": 5}, {"top_p": 0.9}], ids=lambda it: next(iter(it)))
+@pytest.mark.parametrize("name", NAMES)
+def test_a_cut_is_for_strategies_that_sample(name, cut):
+    (setting,) = cut
+    if name in ("sample", "sample-then-feedback", "feedback-then-sample"):
+        assert getattr(choose(name, 2, **cut), setting) == cut[setting]
+    elif name == "iterate":
+        assert getattr(choose(name, 2, 1.0, **cut), setting) == cut[setting]
+        with pytest.raises(InputError, match="greedy iteration does not sample: leave top_k and top_p out"):
+            choose(name, 2, **cut)
+    else:
+        with pytest.raises(InputError, match=f"'{name}' does not sample: leave {setting} out, or take 'sample'"):
+            choose(name, 1, **cut)

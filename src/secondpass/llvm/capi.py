@@ -24,9 +24,10 @@ MODULE_INSTRUCTION_COUNT = "_ZNK4llvm6Module19getInstructionCountEv"
 FUNCTION_INSTRUCTION_COUNT = "_ZNK4llvm8Function19getInstructionCountEv"
 
 # LLVMLinkage, LLVMVisibility (llvm-c/Core.h)
-EXTERNAL, AVAILABLE_EXTERNALLY, INTERNAL, PRIVATE = 0, 1, 8, 9
-APPENDING = 7
-HIDDEN = 1
+EXTERNAL, AVAILABLE_EXTERNALLY, LINKONCE_ODR, WEAK_ODR, APPENDING, INTERNAL, PRIVATE = 0, 1, 3, 6, 7, 8, 9
+DEFAULT_VISIBILITY, HIDDEN = 0, 1
+# LLVMUnnamedAddr
+GLOBAL_UNNAMED = 2
 # LLVMVerifierFailureAction (llvm-c/Analysis.h)
 RETURN_STATUS = 2
 # LLVMDiagnosticSeverity
@@ -83,6 +84,17 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "LLVMGetLinkage": (_I, (_P,)),
     "LLVMSetLinkage": (None, (_P, _I)),
     "LLVMSetVisibility": (None, (_P, _I)),
+    "LLVMGetVisibility": (_I, (_P,)),
+    "LLVMGetUnnamedAddress": (_I, (_P,)),
+    "LLVMGetNamedMetadata": (_P, (_P, _S, _Z)),
+    "LLVMGetFirstUse": (_P, (_P,)),
+    "LLVMGetNextUse": (_P, (_P,)),
+    "LLVMGetUser": (_P, (_P,)),
+    "LLVMIsACallInst": (_P, (_P,)),
+    "LLVMIsAInvokeInst": (_P, (_P,)),
+    "LLVMGetCalledValue": (_P, (_P,)),
+    "LLVMGetInstructionParent": (_P, (_P,)),
+    "LLVMGetBasicBlockParent": (_P, (_P,)),
     "LLVMGetFirstBasicBlock": (_P, (_P,)),
     "LLVMGetNextBasicBlock": (_P, (_P,)),
     "LLVMGetFirstInstruction": (_P, (_P,)),
@@ -96,7 +108,9 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "LLVMGetBufferStart": (_P, (_P,)),
     "LLVMGetBufferSize": (_Z, (_P,)),
     "LLVMDisposeMemoryBuffer": (None, (_P,)),
-    # llvm-c/Comdat.h, IRReader.h, BitWriter.h, Analysis.h, Error.h
+    # llvm-c/Comdat.h, IRReader.h, BitWriter.h, Linker.h, Analysis.h, Error.h
+    "LLVMGetComdat": (_P, (_P,)),
+    "LLVMLinkModules2": (_I, (_P, _P)),
     "LLVMSetComdat": (None, (_P, _P)),
     "LLVMParseIRInContext": (_I, (_P, _P, _OUT, _OUT)),
     "LLVMWriteBitcodeToMemoryBuffer": (_P, (_P,)),

@@ -1,0 +1,280 @@
+"""A module taken apart into its functions, to be optimised one by one, and put together again.
+
+    with Parts(module) as parts:
+        for level in parts.levels:
+            for name in level:
+                parts.put(name, optimised(parts.source(name)))
+        whole = parts.assemble()
+
+A list that is good for one function is bad for another, and LLVM runs one list on a whole module. So each function
+goes alone, callees first: with the bodies of the small functions it calls beside it, to be inlined but not emitted
+(`available_externally`). What only a whole module can decide is decided before and after: a static function with a
+single call is inlined beforehand, as -Oz would; symbols that are local to the module are visible while it is in
+pieces and local again when it is whole.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Iterator, Mapping, Set
+from dataclasses import dataclass
+from typing import Self
+
+from secondpass.errors import LLVMError
+from secondpass.llvm import capi
+from secondpass.llvm.module import Module
+
+CLEAN_UP = ("elim-avail-extern", "globaldce")
+"""The passes that have to run behind a list on a part: they drop the bodies that were there to be inlined."""
+
+_INLINABLE = 100
+"""Instructions of the largest callee whose body a part gets: at -Oz none of this size is inlined."""
+_LOCAL = (capi.INTERNAL, capi.PRIVATE)
+_BINDING = (capi.EXTERNAL, capi.LINKONCE_ODR, capi.WEAK_ODR, *_LOCAL)
+"""Linkages under which the body that is there does what the one that will be linked does."""
+
+
+class Parts:
+    """The functions of a module. Close it, or use `with`.
+
+    Args:
+        module: unoptimised, with its functions marked for size. It is left as it is.
+
+    Raises:
+        LLVMError: the module cannot be taken apart; the message says why.
+    """
+
+    def __init__(self, module: Module) -> None:
+        self._whole = _Whole.copy_of(module)
+        try:
+            self._whole.refuse()
+            self._whole.inline_single_calls()
+            self._symbols = self._whole.expose()
+            self._callees = self._whole.calls()
+            self._sizes = {it.name: it.instructions for it in self._whole.functions()}
+            self._bodies: dict[str, bytes] = {}
+            for name, part in self._whole.split():
+                with part:
+                    self._bodies[name] = _Whole.copy_of(part).without_variables()
+        except BaseException:
+            self.close()
+            raise
+        self.levels = tuple(levels(self._callees))
+        """The functions' names: those of a level call none of a later one, unless they call each other in a circle."""
+
+    def close(self) -> None:
+        """Give the memory back."""
+        self._whole.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def source(self, name: str) -> bytes:
+        """A function alone, as it is now, with the bodies of the functions it may inline: bitcode."""
+        with _Whole.parse(self._bodies[name], name) as part:
+            for callee in sorted(self._callees[name] - {name}):
+                if self._symbols[callee].linkage in _BINDING and self._sizes[callee] <= _INLINABLE:
+                    part.lend(callee, self._bodies[callee])
+            return part.to_bitcode()
+
+    def put(self, name: str, bitcode: bytes) -> None:
+        """Take the optimised form of `source(name)`, after `CLEAN_UP`, for the function from now on.
+
+        Raises:
+            LLVMError: the bitcode does not parse, or does not define the function.
+        """
+        with Module.parse(bitcode, name) as part:
+            sizes = {it.name: it.instructions for it in part.functions()}
+        if name not in sizes:
+            raise LLVMError(f"the optimised form of '{name}' does not define it")
+        self._bodies[name], self._sizes[name] = bitcode, sizes[name]
+
+    def assemble(self) -> Module:
+        """The module with every function as it is now; the caller closes it.
+
+        Raises:
+            LLVMError: LLVM cannot link the parts.
+        """
+        whole = _Whole.copy_of(self._whole)
+        try:
+            whole.replace(self._bodies, self._symbols)
+        except BaseException:
+            whole.close()
+            raise
+        return whole
+
+
+@dataclass(frozen=True, slots=True)
+class _Symbol:
+    """What a symbol was before the module was taken apart."""
+
+    linkage: int
+    visibility: int
+
+
+class _Whole(Module):
+    """A module with the operations that taking it apart needs."""
+
+    @classmethod
+    def copy_of(cls, module: Module) -> Self:
+        """A copy in the same context."""
+        return cls(module._api.LLVMCloneModule(module._module), module._context)
+
+    def refuse(self) -> None:
+        """Raise LLVMError where parts could not be put together again."""
+        api = self._api
+        if self._metadata(b"llvm.dbg.cu"):
+            raise LLVMError("it has debug information, which linking parts would multiply: compile without -g")
+        taken = re.search(r"blockaddress\((@[^,]+),", self.to_text())  # LLVM 23 keeps no uses of a block's address
+        if taken:
+            raise LLVMError(f"labels of {taken[1]} have their addresses taken (computed goto)")
+        if next(self._values("GlobalAlias"), None) or next(self._values("GlobalIFunc"), None):
+            raise LLVMError("it has aliases or ifuncs")
+
+    def inline_single_calls(self) -> None:
+        """Inline static functions that are called in one place and used nowhere else, as -Oz does."""
+        api = self._api
+        kind = self._attribute_kind(b"alwaysinline")
+        marked: list[int] = []
+        for function in self._defined():
+            users = list(self._users(function))
+            if (
+                api.LLVMGetLinkage(function) in _LOCAL
+                and len(users) == 1
+                and self._caller(users[0], function)
+                and not self._has(function, b"noinline")
+                and not self._has(function, b"alwaysinline")
+            ):
+                made = api.LLVMCreateEnumAttribute(self._context.handle, kind, 0)
+                api.LLVMAddAttributeAtIndex(function, capi.FUNCTION_INDEX, made)
+                marked.append(function)
+        self.run("always-inline,globaldce")
+        for function in self._defined():
+            if function in marked:  # one that calls itself stays
+                api.LLVMRemoveEnumAttributeAtIndex(function, capi.FUNCTION_INDEX, kind)
+
+    def expose(self) -> dict[str, _Symbol]:
+        """Make local symbols visible, so that parts share them; all functions' and these as they were, by name."""
+        api = self._api
+        symbols: dict[str, _Symbol] = {}
+        for kind in ("Function", "Global"):
+            for value in self._values(kind):
+                linkage = api.LLVMGetLinkage(value)
+                local = linkage == capi.INTERNAL or (linkage == capi.PRIVATE and self._has_identity(value, kind))
+                if api.LLVMIsDeclaration(value) or (kind == "Global" and not local):
+                    continue
+                if not self._name(value):
+                    api.LLVMSetValueName2(value, b"unnamed", 7)  # LLVM makes it unique
+                symbols[self._name(value)] = _Symbol(linkage, api.LLVMGetVisibility(value))
+                if local:
+                    api.LLVMSetLinkage(value, capi.EXTERNAL)
+                    api.LLVMSetVisibility(value, capi.HIDDEN)
+        return symbols
+
+    def calls(self) -> dict[str, set[str]]:
+        """For each defined function the defined functions it calls directly."""
+        callees: dict[str, set[str]] = {self._name(function): set() for function in self._defined()}
+        for function in self._defined():
+            for user in self._users(function):
+                if caller := self._caller(user, function):
+                    callees[caller].add(self._name(function))
+        return callees
+
+    def without_variables(self) -> bytes:
+        """As bitcode, with every variable that other parts see defined elsewhere; closes the module."""
+        with self:
+            for variable in self._values("Global"):
+                if not self._api.LLVMIsDeclaration(variable) and self._api.LLVMGetLinkage(variable) != capi.PRIVATE:
+                    self._api.LLVMSetLinkage(variable, capi.AVAILABLE_EXTERNALLY)
+            return self.to_bitcode()
+
+    def lend(self, name: str, body: bytes) -> None:
+        """Link a function's body, to be inlined and not to be emitted."""
+        self._link(body, name)
+        self._api.LLVMSetLinkage(self._function(name), capi.AVAILABLE_EXTERNALLY)
+
+    def replace(self, bodies: Mapping[str, bytes], symbols: Mapping[str, _Symbol]) -> None:
+        """Give functions other bodies, and symbols what they were."""
+        api = self._api
+        comdats = {name: api.LLVMGetComdat(self._function(name)) for name in bodies}
+        for name in bodies:
+            api.LLVMSetComdat(self._function(name), None)
+            api.LLVMSetLinkage(self._function(name), capi.AVAILABLE_EXTERNALLY)
+        self.run("elim-avail-extern")
+        for name, body in bodies.items():
+            self._link(body, name)
+        for name, symbol in symbols.items():
+            value = self._function(name) or api.LLVMGetNamedGlobal(self._module, _encoded(name))
+            api.LLVMSetVisibility(value, capi.DEFAULT_VISIBILITY)  # the only one that local symbols may have
+            api.LLVMSetLinkage(value, symbol.linkage)
+            api.LLVMSetVisibility(value, symbol.visibility)
+            if comdats.get(name):
+                api.LLVMSetComdat(value, comdats[name])
+        self.run("globaldce")
+        self.verify()
+
+    # Inside
+
+    def _link(self, bitcode: bytes, name: str) -> None:
+        api = self._api
+        buffer = api.LLVMCreateMemoryBufferWithMemoryRangeCopy(bitcode, len(bitcode), _encoded(name))
+        handle, message = ctypes.c_void_p(), ctypes.c_void_p()
+        if api.LLVMParseIRInContext(self._context.handle, buffer, ctypes.byref(handle), ctypes.byref(message)):
+            raise LLVMError(f"{name}: {api.take_message(message.value).strip()}")
+        if api.LLVMLinkModules2(self._module, handle):
+            raise LLVMError(f"{name} cannot be linked: {self._context.take_errors()}")
+
+    def _function(self, name: str) -> int:
+        return self._api.LLVMGetNamedFunction(self._module, _encoded(name))
+
+    def _metadata(self, name: bytes) -> bool:
+        return bool(self._api.LLVMGetNamedMetadata(self._module, name, len(name)))
+
+    def _has_identity(self, value: int, kind: str) -> bool:
+        """Whether a copy of it would not do: a function, or a variable that is written or whose address counts."""
+        return kind == "Function" or not (
+            self._api.LLVMIsGlobalConstant(value) and self._api.LLVMGetUnnamedAddress(value) == capi.GLOBAL_UNNAMED
+        )
+
+    def _users(self, value: int) -> Iterator[int]:
+        use = self._api.LLVMGetFirstUse(value)
+        while use:
+            yield self._api.LLVMGetUser(use)
+            use = self._api.LLVMGetNextUse(use)
+
+    def _caller(self, user: int, function: int) -> str:
+        """The function in which a user calls another directly; empty where it does something else with it."""
+        api = self._api
+        if not (api.LLVMIsACallInst(user) or api.LLVMIsAInvokeInst(user)) or api.LLVMGetCalledValue(user) != function:
+            return ""
+        return self._name(api.LLVMGetBasicBlockParent(api.LLVMGetInstructionParent(user)))
+
+
+def levels(callees: Mapping[str, Set[str]]) -> Iterator[tuple[str, ...]]:
+    """Functions level by level, callees first; of those that call each other in a circle one has to come before."""
+    depth: dict[str, int] = {}
+    for root in callees:
+        stack: list[tuple[str, Iterator[str]]] = [(root, iter(sorted(callees[root])))] if root not in depth else []
+        depth.setdefault(root, 0)
+        while stack:
+            name, rest = stack[-1]
+            callee = next(rest, None)
+            if callee is None:
+                stack.pop()
+                if stack:
+                    depth[stack[-1][0]] = max(depth[stack[-1][0]], depth[name] + 1)
+            elif callee not in depth:
+                depth[callee] = 0
+                stack.append((callee, iter(sorted(callees[callee]))))
+            elif callee not in (it for it, _ in stack):
+                depth[name] = max(depth[name], depth[callee] + 1)
+    for level in range(max(depth.values(), default=-1) + 1):
+        yield tuple(name for name in callees if depth[name] == level)
+
+
+def _encoded(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")

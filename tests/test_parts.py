@@ -1,0 +1,163 @@
+"""Modules taken apart and put together: the same symbols, the same behaviour, each function as it was chosen."""
+
+import random
+import re
+
+import pytest
+from compiling import CODEC, CODEC_CHECK, PROGRAM, linked_output, needs_linker, unoptimised, unoptimised_text
+
+from secondpass.errors import LLVMError
+from secondpass.llvm.module import Module
+from secondpass.llvm.parts import CLEAN_UP, Parts, levels
+from secondpass.llvm.passes import PassList
+from secondpass.llvm.vocabulary import VOCABULARY
+
+STATIC = """
+static const char *const names[] = {"zero", "one", "two"};
+static int calls;
+static int once(int x) { for (int i = 0; i < 3; i++) x = x * 7 + i; return x; }
+static int twice(int x) { calls++; return x * x + 1; }
+int count(void) { return calls; }
+const char *name(int i) { return names[i % 3]; }
+const char *const *all(void) { return names; }
+int work(int x) { return once(x) + twice(x) + twice(x + 1); }
+"""
+ODR = """
+struct Shape { virtual int area() const { return 1; } virtual ~Shape() {} };
+struct Square final : Shape { int side; Square(int s) : side(s) {} int area() const override { return side * side; } };
+template <class T> inline T larger(T a, T b) { return a < b ? b : a; }
+__attribute__((weak)) int scale() { return 3; }
+int measure(const Shape &shape) { return larger(shape.area(), scale()); }
+int square(int side) { return measure(Square(side)); }
+"""
+
+
+OZ = ("default<O2>",)
+
+
+def optimised(parts, list_of):
+    """Every function through a list, callees first; the names in that order."""
+    done = []
+    for level in parts.levels:
+        for name in level:
+            with Module.parse(parts.source(name)) as part:
+                part.run(PassList.of(*list_of(name), *CLEAN_UP))
+                parts.put(name, part.to_bitcode())
+            done.append(name)
+    return done
+
+
+def rebuilt(text, list_of=lambda name: OZ):
+    """A module, taken apart, optimised function by function and put together."""
+    with Module.parse(text) as module, Parts(module) as parts:
+        optimised(parts, list_of)
+        return parts.assemble()
+
+
+def random_lists(seed):
+    rng, words = random.Random(seed), [entry.text for entry in VOCABULARY]
+    return lambda name: rng.sample(words, 8)
+
+
+def linkages(text):
+    """Of the functions a module defines, by name."""
+    return {name: word for word, name in re.findall(r"^define (\w+).*?@(\w+)\(", text, re.MULTILINE)}
+
+
+@needs_linker
+@pytest.mark.parametrize("seed", [None, 1, 2])
+def test_a_program_put_together_from_parts_prints_what_it_should(tmp_path, golden_program, seed):
+    objects = []
+    for path in PROGRAM:
+        with rebuilt(unoptimised(path), *([] if seed is None else [random_lists(seed)])) as module:
+            objects.append(tmp_path / f"{path.stem}.o")
+            objects[-1].write_bytes(module.emit("obj"))
+    assert linked_output(tmp_path, *objects) == golden_program
+
+
+@needs_linker
+def test_the_codec_computes_the_same_from_parts(tmp_path):
+    with rebuilt(unoptimised(CODEC)) as module:
+        (tmp_path / "codec.o").write_bytes(module.emit("obj"))
+    ours = linked_output(tmp_path, "-O1", CODEC_CHECK, tmp_path / "codec.o")
+    assert ours == linked_output(tmp_path, "-O1", CODEC_CHECK, CODEC)
+
+
+def test_local_symbols_are_local_again_and_there_once():
+    with rebuilt(unoptimised_text(STATIC)) as module:
+        text = module.to_text()
+    assert text.count("@names = internal") == 1
+    assert text.count("@calls = internal") == 1
+    assert "hidden" not in text
+    assert {it[1] for it in re.findall(r"^define (\w+ )?.*@(\w+)\(", text, re.MULTILINE)} <= {
+        *("count", "name", "all", "work", "twice")
+    }
+
+
+def test_a_static_function_with_one_call_is_inlined():
+    with Module.parse(unoptimised_text(STATIC)) as module, Parts(module) as parts:
+        assert sorted(name for level in parts.levels for name in level) == ["all", "count", "name", "twice", "work"]
+
+
+def test_nothing_changes_but_what_is_put_in():
+    with Module.parse(unoptimised_text(STATIC)) as module, Parts(module) as parts:
+        with parts.assemble() as before:
+            counted = {it.name: it.instructions for it in before.functions()}
+        with Module.parse(parts.source("twice")) as part:
+            part.run(PassList.of("sroa", *CLEAN_UP))
+            smaller = part.instruction_count
+            parts.put("twice", part.to_bitcode())
+        with parts.assemble() as after:
+            assert {it.name: it.instructions for it in after.functions()} == counted | {"twice": smaller}
+        assert smaller < counted["twice"]
+
+
+def test_callees_come_first_and_are_there_to_be_inlined():
+    with Module.parse(unoptimised_text(STATIC)) as module, Parts(module) as parts:
+        order = optimised(parts, lambda name: OZ)
+        assert order.index("twice") < order.index("work")
+        text = Module.parse(parts.source("work")).to_text()
+    assert re.search(r"^define available_externally hidden .*@twice\(", text, re.MULTILINE)
+    assert "define i32 @count" not in text
+
+
+def test_inline_functions_of_cpp_keep_their_linkage_and_groups():
+    source = unoptimised_text(ODR, language="c++")
+    with rebuilt(source) as module, Module.parse(source) as plain:
+        plain.run_oz()
+        ours, theirs = module.to_text(), plain.to_text()
+    assert linkages(ours) == linkages(theirs)
+    assert all("comdat" in line for line in ours.splitlines() if line.startswith("define linkonce_odr"))
+    assert re.search(r"call .*@_Z5scalev\(", ours), "a weak function may be another one when it is linked"
+
+
+@pytest.mark.parametrize(
+    ("source", "flags", "reason"),
+    [
+        (STATIC, ("-g",), "debug information"),
+        (
+            "int f(int x) { static void *to[] = {&&a, &&b}; goto *to[x]; a: return 1; b: return 2; }",
+            (),
+            "computed goto",
+        ),
+        ('int f(void) { return 1; } int g(void) __attribute__((alias("f")));', (), "aliases"),
+    ],
+)
+def test_what_cannot_be_taken_apart_is_refused_with_the_reason(source, flags, reason):
+    with Module.parse(unoptimised_text(source, *flags)) as module, pytest.raises(LLVMError, match=reason):
+        Parts(module)
+
+
+def test_a_part_that_lost_its_function_is_refused():
+    with Module.parse(unoptimised_text(STATIC)) as module, Parts(module) as parts:
+        other = parts.source("count")
+        with pytest.raises(LLVMError, match="'work' does not define it"):
+            parts.put("work", other)
+
+
+def test_levels_put_callees_first_even_behind_circles():
+    calls = {"main": {"a", "z"}, "a": {"b"}, "b": {"c", "a"}, "c": set(), "z": {"c"}}
+    order = [name for level in levels(calls) for name in level]
+    assert sorted(order) == sorted(calls)
+    for caller, callee in (("main", "a"), ("b", "c"), ("z", "c"), ("main", "z")):
+        assert order.index(callee) < order.index(caller)
