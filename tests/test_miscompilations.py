@@ -2,16 +2,18 @@
 
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
+from compiling import clang, unoptimised_text
 
 from secondpass.errors import PassListError
 from secondpass.llvm.library import load
 from secondpass.llvm.module import Module
 from secondpass.llvm.passes import PassList
-from secondpass.llvm.toolchain import find_clang
 
-FIRST = r"""
+CURSOR = (
+    r"""
 long parse(const char *start, const char **end);
 int first(char **cursor) {
     if (**cursor == '-') { ++*cursor; return -2; }
@@ -20,47 +22,65 @@ int first(char **cursor) {
     if (*cursor == start) return -1;
     return value;
 }
-"""
-MAIN = r"""
+""",
+    r"""
 int first(char **cursor);
 long parse(const char *start, const char **end) { *end = start + 2; return 42; }
 int main(void) { char text[] = "42", *cursor = text; return first(&cursor); }
-"""
+""",
+)
+STEPS = (
+    r"""
+unsigned long steps(const unsigned char *in, unsigned long size, unsigned long *last) {
+    if (size == 0) return 0;
+    unsigned limit = in[0];
+    unsigned long used = 1;
+    if (limit >= 24)
+        for (; used <= limit; used++) *last = used;
+    return used;
+}
+""",
+    r"""
+unsigned long steps(const unsigned char *in, unsigned long size, unsigned long *last);
+int main(void) { unsigned long last; return (int)steps(&(unsigned char){41}, 1, &last); }
+""",
+)
 
 
-@pytest.fixture(scope="module")
-def unoptimised(tmp_path_factory) -> bytes:
+def exit_code(program: tuple[str, str], pipeline: str, folder: Path) -> int:
+    """What a program ends with: its first part through the pipeline, its second as it is."""
     if shutil.which("ld") is None or shutil.which("gcc") is None:
         pytest.skip("needs a linker and libc's start files: apt-get install gcc")
-    folder = tmp_path_factory.mktemp("first")
-    (folder / "first.c").write_text(FIRST)
-    (folder / "main.c").write_text(MAIN)
-    flags = ["-Oz", "-Xclang", "-disable-llvm-passes", "-emit-llvm", "-c"]
-    subprocess.run([find_clang(), *flags, "first.c", "-o", "first.bc"], cwd=folder, check=True)
-    return (folder / "first.bc").read_bytes()
-
-
-def exit_code(unoptimised: bytes, pipeline: str, folder) -> int:
-    with Module.parse(unoptimised) as module:
+    (folder / "main.c").write_text(program[1])
+    with Module.parse(unoptimised_text(program[0]).encode()) as module:
         module.run(pipeline)
-        (folder / "first.o").write_bytes(module.emit("obj"))
-    (folder / "main.c").write_text(MAIN)
-    subprocess.run([find_clang(), "-O0", "main.c", "first.o", "-o", "program"], cwd=folder, check=True)
+        (folder / "part.o").write_bytes(module.emit("obj"))
+    clang("-O0", "-o", folder / "program", folder / "main.c", folder / "part.o")
     return subprocess.run([folder / "program"], check=False).returncode
 
 
-def test_oz_keeps_the_meaning(unoptimised, tmp_path):
-    assert exit_code(unoptimised, load().oz_pipeline, tmp_path) == 42
+@pytest.mark.parametrize("program", [CURSOR, STEPS])
+def test_oz_keeps_the_meaning(tmp_path, program):
+    assert exit_code(program, load().oz_pipeline, tmp_path) == 42
 
 
-@pytest.mark.parametrize("name", ["attributor", "cgscc(attributor-cgscc)"])
-def test_the_attributor_still_miscompiles(unoptimised, tmp_path, name):
+@pytest.mark.parametrize(
+    ("program", "passes", "code"),
+    [
+        (CURSOR, "attributor", 255),
+        (CURSOR, "cgscc(attributor-cgscc)", 255),
+        (STEPS, "function(newgvn,dse,newgvn)", 0),
+    ],
+)
+def test_what_is_excluded_still_miscompiles(tmp_path, program, passes, code):
     if load().major != 23:
-        pytest.skip("the reproducer is for LLVM 23")
-    assert exit_code(unoptimised, f"{name},{load().oz_pipeline}", tmp_path) == 255
+        pytest.skip("the reproducers are for LLVM 23")
+    assert exit_code(program, f"{passes},{load().oz_pipeline}", tmp_path) == code
 
 
-@pytest.mark.parametrize("name", ["attributor", "attributor-cgscc", "attributor-light", "attributor-light-cgscc"])
+@pytest.mark.parametrize(
+    "name", ["attributor", "attributor-cgscc", "attributor-light", "attributor-light-cgscc", "newgvn"]
+)
 def test_a_list_cannot_name_it(name):
     with pytest.raises(PassListError, match="miscompiles"):
         PassList.parse(name)

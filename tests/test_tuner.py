@@ -97,13 +97,13 @@ def test_a_pass_that_kills_in_two_places_is_kept_away_from_all():
 
 
 def test_a_death_of_memory_is_laid_at_the_pass_at_once_any_other_when_it_comes_again():
-    last_words = "\nrunning: sroa newgvn\n"
+    last_words = "\nrunning: sroa gvn\n"
     item = after_death(Item("f"), Outcome(Status.CRASH, last_words=last_words))
     assert item is not None and not item.banned
     again = after_death(item, Outcome(Status.CRASH, last_words=last_words))
     full = after_death(Item("f"), Outcome(Status.MEMORY, last_words=last_words))
     assert again is not None and full is not None
-    assert again.banned == full.banned == {("sroa", "newgvn")}
+    assert again.banned == full.banned == {("sroa", "gvn")}
     assert after_death(Item("f"), Outcome(Status.MEMORY, last_words=f"\nrunning: {OZ[0]}\n")) is None
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 
-VOCABULARY_VERSION = 1
+VOCABULARY_VERSION = 2
 
 
 class Level(StrEnum):
@@ -113,7 +113,6 @@ _FUNCTION = _entries(
     mergeicmps                turn chains of comparisons into memcmp
     mldst-motion              merge loads and stores of the two sides of a diamond
     nary-reassociate          reassociate to reuse dominating expressions
-    newgvn                    global value numbering by congruence classes
     reassociate               order commutative expressions to expose constants
     reg2mem                   demote registers to stack slots, so that other passes start afresh
     sccp                      propagate constants along feasible edges
@@ -178,7 +177,7 @@ def levels() -> dict[str, Level]:
 _REASONS: tuple[tuple[str, str], ...] = (
     (
         "miscompiles: see docs/miscompilations.md",
-        "attributor attributor-light attributor-cgscc attributor-light-cgscc",
+        "attributor attributor-light attributor-cgscc attributor-light-cgscc newgvn",
     ),
     (
         "changes what the program means or exports",

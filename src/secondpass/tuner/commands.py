@@ -21,7 +21,7 @@ from secondpass.tuner.work import Settings
 _FUNCTION_SECONDS = 600.0
 """Longest search of one function; a single pass is stopped much earlier."""
 _MEMORY = 1 << 30
-"""Bytes of a worker. `newgvn` takes all it gets on three functions in a hundred: the sooner it dies, the better."""
+"""Bytes of a worker. What takes more takes all there is: the sooner it dies, the better."""
 
 
 @dataclass(frozen=True, slots=True)
