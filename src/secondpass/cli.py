@@ -103,6 +103,10 @@ def _add_optimize(parser: argparse.ArgumentParser) -> None:
         "--samples", type=int, default=1, metavar="N", help="answers a function; steps for iterate (default 1)"
     )
     parser.add_argument("--temperature", type=float, metavar="T", help="of samples (default: the model's)")
+    parser.add_argument("--top-k", type=int, metavar="K", help="samples take one of the K most probable tokens a step")
+    parser.add_argument(
+        "--top-p", type=float, metavar="P", help="and of these one of the fewest that hold the share P of probability"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="the same seed gives the same answers")
     parser.add_argument("--form", choices=[str(it) for it in Form], default=str(Form.FAST), help="of the feedback")
     parser.add_argument("--budget-seconds", type=float, metavar="T", help="longest time for a function's answers")
@@ -450,6 +454,8 @@ def _optimize(options: argparse.Namespace) -> int:
             options.seed,
             Form(options.form),
             usual_temperature=engine.temperature,
+            top_k=options.top_k,
+            top_p=options.top_p,
         )
         with progress_bar() as progress:
             results = [

@@ -47,7 +47,16 @@ class Sequence(Protocol):
         """Tokens the model had to read to make this sequence from the one before."""
         ...
 
-    def answer(self, n: int = 1, temperature: float = 0.0, seed: int = 0, *, code: bool = False) -> list[Completion]:
+    def answer(
+        self,
+        n: int = 1,
+        temperature: float = 0.0,
+        seed: int = 0,
+        *,
+        code: bool = False,
+        top_k: int | None = None,
+        top_p: float | None = None,
+    ) -> list[Completion]:
         """Write answers.
 
         Args:
@@ -55,12 +64,16 @@ class Sequence(Protocol):
             temperature: 0 for the most probable token at each step (all n answers are then the same),
                 else the temperature to sample at.
             seed: of the sampling. Answer k is a function of the sequence, the temperature, the seed,
-                `code` and k alone: neither n nor what ran before changes it.
+                `code`, `top_k`, `top_p` and k alone: neither n nor what ran before changes it.
             code: write the IR that the list should leave too, as long as there is room, which takes
                 many times as long; without it an answer ends with its counts.
+            top_k: sample among so many of the most probable tokens of those the grammar allows; None for all.
+            top_p: and of these among the fewest that hold this share of their probability at the temperature
+                (nucleus sampling), above 0, 1 at most; None for all. Greedy answers have no use for either.
 
         Raises:
-            EngineError: n is not positive, the temperature is negative, or the model writes no code.
+            EngineError: n is not positive, the temperature is negative, `top_k` or `top_p` is out of its
+                range, or the model writes no code.
             PromptTooLong: there is room for an answer, but not for one with code.
         """
         ...

@@ -176,21 +176,44 @@ class OnnxSequence:
             scores = row
         return replace(self, own=own, written=written, scores=scores, prefilled_tokens=len(read))
 
-    def answer(self, n: int = 1, temperature: float = 0.0, seed: int = 0, *, code: bool = False) -> list[Completion]:
+    def answer(
+        self,
+        n: int = 1,
+        temperature: float = 0.0,
+        seed: int = 0,
+        *,
+        code: bool = False,
+        top_k: int | None = None,
+        top_p: float | None = None,
+    ) -> list[Completion]:
         """Write answers, or the rest of the one begun; see `base.Sequence`.
 
         Raises:
-            EngineError: n is not positive, the temperature is negative, or the model writes no code.
+            EngineError: n is not positive, the temperature is negative, `top_k` or `top_p` is out of its
+                range, or the model writes no code.
             PromptTooLong: there is room for an answer, but not for one with code.
         """
         if n < 1 or temperature < 0:
             raise EngineError(f"{n} answers at temperature {temperature}: both must be positive (or the latter 0)")
+        if (top_k is not None and top_k < 1) or (top_p is not None and not 0 < top_p <= 1):
+            raise EngineError(f"top_k {top_k}, top_p {top_p}: the first must be positive, the second above 0, up to 1")
         begun = self._with_code() if code else self.written
         if begun.state.ended:
             return [self._completion(begun)] * n
         branches = _Branches(self.engine.network, self.prefix, self.own)
         grammar = self.engine.grammar
-        answers = decode(branches, grammar, begun, self.scores, self.room, n=n, temperature=temperature, seed=seed)
+        answers = decode(
+            branches,
+            grammar,
+            begun,
+            self.scores,
+            self.room,
+            n=n,
+            temperature=temperature,
+            seed=seed,
+            top_k=top_k,
+            top_p=top_p,
+        )
         return [self._completion(written) for written in answers]
 
     def extend(self, completion: Completion, feedback: Feedback) -> OnnxSequence:

@@ -9,8 +9,9 @@ The module knows ids and logits; it knows nothing of models and text.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -20,6 +21,7 @@ from secondpass.engines.grammar import Grammar, State
 
 Logits = NDArray[np.float32]
 Scores = NDArray[np.float64]
+_Choice = Callable[[Scores, np.random.Generator], int]
 
 
 class Branches(Protocol):
@@ -70,6 +72,8 @@ def decode(
     n: int = 1,
     temperature: float = 0.0,
     seed: int = 0,
+    top_k: int | None = None,
+    top_p: float | None = None,
 ) -> list[Written]:
     """Write n answers to their ends.
 
@@ -82,13 +86,17 @@ def decode(
         n: how many; at temperature 0 all are the same and one is decoded.
         temperature: 0 for the most probable token at each step, else what to sample at.
         seed: of the sampling.
+        top_k: sample among so many of the most probable tokens; None for all the grammar allows.
+        top_p: and of these among the fewest that hold this share of their probability at the temperature
+            (nucleus sampling); None for all. Both are of no meaning at temperature 0.
     """
+    choose = partial(_choose, temperature=temperature, top_k=top_k, top_p=top_p)
     samples = [_Sample(start, generator) for generator in _generators(seed, n if temperature else 1)]
     branches.select([0] * len(samples))
     live, ahead = samples, np.repeat(scores[None], len(samples), axis=0)
     while True:
         for sample, row in zip(live, ahead, strict=True):
-            sample.write(grammar, row, room, temperature)
+            sample.write(grammar, row, room, choose)
         going_on = [index for index, sample in enumerate(live) if not sample.written.state.ended]
         if not going_on:
             return [samples[0].written] * n if temperature == 0 else [sample.written for sample in samples]
@@ -110,10 +118,10 @@ class _Sample:
     unread: tuple[int, ...] = ()
     """Tokens the model has not read yet: the one chosen, then those the grammar forces after it."""
 
-    def write(self, grammar: Grammar, scores: Scores, room: int, temperature: float) -> None:
+    def write(self, grammar: Grammar, scores: Scores, room: int, choose: _Choice) -> None:
         """Choose a token by these log probabilities."""
         allowed = grammar.allowed(self.written.state, room)
-        token = int(allowed[_choose(scores[allowed], temperature, self.generator)])
+        token = int(allowed[choose(scores[allowed], self.generator)])
         self.written = self.written.append(grammar, token, float(scores[token]))
         self.unread = (token, *grammar.forced(self.written.state))
 
@@ -123,12 +131,31 @@ class _Sample:
             self.written = self.written.append(grammar, token, float(row[token]))
 
 
-def _choose(scores: Scores, temperature: float, generator: np.random.Generator) -> int:
-    """The index of the highest score at temperature 0, else one drawn from the softmax of them."""
+def _choose(
+    scores: Scores,
+    generator: np.random.Generator,
+    *,
+    temperature: float,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> int:
+    """The index of the highest score at temperature 0, else one drawn from the softmax of those that are kept."""
     if temperature == 0:
         return int(scores.argmax())
-    cumulative = np.exp((scores - scores.max()) / temperature).cumsum()
-    return int(cumulative.searchsorted(generator.random() * cumulative[-1]))
+    shares = np.exp((scores - scores.max()) / temperature)
+    kept = None if top_k is None and top_p is None else _kept(shares, top_k, top_p)
+    cumulative = (shares if kept is None else shares[kept]).cumsum()
+    index = int(cumulative.searchsorted(generator.random() * cumulative[-1]))
+    return index if kept is None else int(kept[index])
+
+
+def _kept(shares: Scores, top_k: int | None, top_p: float | None) -> NDArray[np.int64]:
+    """The indices of what top-k and then top-p leave, ascending, so that one that cuts nothing changes no draw."""
+    order: NDArray[np.int64] = np.argsort(-shares, kind="stable")[:top_k]
+    if top_p is not None and top_p < 1:
+        sums: Scores = shares[order].cumsum()
+        order = order[: 1 + int(sums.searchsorted(top_p * float(sums[-1])))]
+    return np.sort(order)
 
 
 def _generators(seed: int, n: int) -> list[np.random.Generator]:

@@ -99,6 +99,22 @@ class Budget:
                 raise InputError(f"a budget of {limit:g} {name} allows nothing: it must be positive")
 
 
+def check_truncation(top_k: int | None, top_p: float | None) -> None:
+    """Refuse what samples cannot be cut to.
+
+    Args:
+        top_k: the most probable tokens to sample among; None for all.
+        top_p: the share of their probability to sample among; None for all of it.
+
+    Raises:
+        InputError: one is out of its range.
+    """
+    if top_k is not None and top_k < 1:
+        raise InputError(f"top_k {top_k}: give a number of tokens, 1 at least, or leave it out for all")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise InputError(f"top_p {top_p:g}: give a number above 0, up to 1, or leave it out for all tokens")
+
+
 class Strategy(Protocol):
     """How answers are asked for."""
 
@@ -225,6 +241,8 @@ class Session:
         *,
         sequence: Sequence | None = None,
         code: bool = False,
+        top_k: int | None = None,
+        top_p: float | None = None,
     ) -> list[Completion]:
         """Answers to the prompt, or to another sequence; fewer where the budget allows no more.
 
@@ -234,7 +252,7 @@ class Session:
         """
         n = self.affordable(n)
         sequence = self.prompt if sequence is None else sequence
-        completions = sequence.answer(n, temperature, seed, code=code)
+        completions = sequence.answer(n, temperature, seed, code=code, top_k=top_k, top_p=top_p)
         self.inferences += n
         return completions
 

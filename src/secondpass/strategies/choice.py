@@ -25,6 +25,8 @@ def choose(
     form: Form = Form.FAST,
     *,
     usual_temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
 ) -> Strategy:
     """The strategy of that name.
 
@@ -35,12 +37,16 @@ def choose(
         seed: of the sampling.
         form: of the feedback.
         usual_temperature: the model's, `Manifest.temperature`.
+        top_k: samples take one of so many most probable tokens at each step; None for any.
+        top_p: and of these one of the fewest that hold this share of the probability; None for any.
 
     Raises:
         InputError: there is no such strategy, or a setting makes no sense.
     """
-    if name in _COLD and temperature is not None:
-        raise InputError(f"the strategy '{name}' does not sample: leave the temperature out, or take 'sample'")
+    settings = {"the temperature": temperature, "top_k": top_k, "top_p": top_p}
+    given = [it for it, value in settings.items() if value is not None]
+    if name in _COLD and given:
+        raise InputError(f"the strategy '{name}' does not sample: leave {given[0]} out, or take 'sample'")
     if name in _ONE_ANSWER and answers != 1:
         raise InputError(f"the strategy '{name}' asks for no more than one answer, not {answers}: take another one")
     warm = usual_temperature if temperature is None else temperature
@@ -50,13 +56,13 @@ def choose(
         case "feedback":
             return Feedback(form)
         case "sample":
-            return Sample(answers, warm, seed)
+            return Sample(answers, warm, seed, top_k=top_k, top_p=top_p)
         case "sample-then-feedback":
-            return Sample(answers, warm, seed, Then.GREEDY, form)
+            return Sample(answers, warm, seed, Then.GREEDY, form, top_k, top_p)
         case "feedback-then-sample":
-            return Sample(answers, warm, seed, Then.SAMPLED, form)
+            return Sample(answers, warm, seed, Then.SAMPLED, form, top_k, top_p)
         case "iterate":
-            return Iterate(answers, temperature or 0.0, seed, form)
+            return Iterate(answers, temperature or 0.0, seed, form, top_k=top_k, top_p=top_p)
         case "priority":
             return Priority(answers)
         case "beam":

@@ -10,7 +10,7 @@ from enum import StrEnum
 from secondpass.engines.base import Completion, Sequence
 from secondpass.errors import InputError, PromptTooLong
 from secondpass.prompt import Form
-from secondpass.strategies.base import HOTTEST, MOST_ANSWERS, Attempt, Session
+from secondpass.strategies.base import HOTTEST, MOST_ANSWERS, Attempt, Session, check_truncation
 from secondpass.strategies.single import check_feedback, is_final
 
 _AT_ONCE = 100
@@ -38,6 +38,8 @@ class Sample:
         seed: the same seed gives the same answers.
         then: what follows.
         form: of the feedback.
+        top_k: samples take one of so many most probable tokens at each step; None for any.
+        top_p: and of these one of the fewest that hold this share of the probability; None for any.
     """
 
     n: int
@@ -45,6 +47,8 @@ class Sample:
     seed: int = 0
     then: Then = Then.NOTHING
     form: Form = Form.FAST
+    top_k: int | None = None
+    top_p: float | None = None
 
     def __post_init__(self) -> None:
         """Check the settings; raises InputError."""
@@ -55,6 +59,7 @@ class Sample:
                 f"temperature {self.temperature:g}: give a number above 0, up to {HOTTEST:g}; "
                 "at 0 all samples would be the greedy answer, which the strategy 'single' gives"
             )
+        check_truncation(self.top_k, self.top_p)
 
     def run(self, session: Session) -> None:
         """See `base.Strategy`."""
@@ -76,7 +81,16 @@ class Sample:
         """Samples in batches, each with the number of its first; a batch's seed is its own, whatever n is."""
         for start in range(0, n, _AT_ONCE):
             more = min(_AT_ONCE, n - start)
-            yield start, session.answer(more, self.temperature, self.seed + start, sequence=sequence, code=code)
+            completions = session.answer(
+                more,
+                self.temperature,
+                self.seed + start,
+                sequence=sequence,
+                code=code,
+                top_k=self.top_k,
+                top_p=self.top_p,
+            )
+            yield start, completions
 
     def _greedy_after_feedback(self, session: Session) -> None:
         """One greedy second answer to each distinct first one that may not be the best yet."""
