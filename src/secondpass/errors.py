@@ -41,6 +41,15 @@ class EngineError(SecondpassError):
     """An engine was asked for what it cannot do."""
 
 
+class EngineStopped(EngineError):
+    """An engine that stopped in the middle of many functions: it raised an error, or its process died."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        """Say what stopped it; the exit code is that of the error behind it, or 1."""
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 class PromptTooLong(EngineError):
     """A prompt that leaves no room for an answer in the model's context.
 

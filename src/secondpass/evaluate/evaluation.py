@@ -113,6 +113,7 @@ def evaluate(request: Request, progress: Progress | None = None) -> Evaluation:
         InputError: an option makes no sense, or the folder is in use.
         CorpusError: corpus or labels cannot be read, or no function of the split is labelled.
         ModelError: a model cannot be read.
+        EngineStopped: a model's process died, or raised an error; what was measured until then is kept.
     """
     _check(request)
     figures.pyplot()

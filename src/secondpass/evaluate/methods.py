@@ -6,13 +6,12 @@ up to its budget. -Oz is not among them: that is the tables' business.
 
 from __future__ import annotations
 
-import multiprocessing
 import random
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +20,7 @@ from secondpass.engines import load_engine
 from secondpass.errors import PromptTooLong
 from secondpass.evaluate.cases import Case, Trials, Tried
 from secondpass.evaluate.similar import Neighbours
+from secondpass.evaluate.workers import answer_all
 from secondpass.llvm.jobs import Job
 from secondpass.llvm.library import load
 from secondpass.llvm.passes import PassList, Words
@@ -155,10 +155,7 @@ class Model:
 
     def trials(self, cases: Sequence[Case]) -> Iterator[Trials]:
         """See `Method`."""
-        start = multiprocessing.get_context("spawn")
-        arguments = (self.directory, self.strategy, self.budget)
-        with ProcessPoolExecutor(self.workers, start, _begin, arguments) as pool:
-            yield from pool.map(_answer, cases, chunksize=4)
+        return answer_all(self.name, _Asked(self.directory, self.strategy, self.budget), cases, self.workers)
 
 
 def compile_lists(cases: Sequence[Case], lists: Mapping[str, Sequence[Words]]) -> Iterator[Trials]:
@@ -175,25 +172,28 @@ def compile_lists(cases: Sequence[Case], lists: Mapping[str, Sequence[Words]]) -
             yield Trials(job.name, tried, sum(it.seconds for it in outcomes))
 
 
-# A worker of `Model`
+@dataclass(frozen=True)
+class _Asked:
+    """What a process of `Model` asks the model for."""
 
-_worker: dict[str, Any] = {}
+    directory: Path
+    strategy: Strategy
+    budget: Budget
 
+    def __call__(self) -> Callable[[Case], Trials]:
+        """Load the model; what answers a function."""
+        words = [entry.text for entry in load().vocabulary()]
+        engine = load_engine(self.directory, words=words, threads=1)
+        return partial(self._answer, engine, Sandbox(1, reproducible=True))
 
-def _begin(directory: Path, strategy: Strategy, budget: Budget) -> None:
-    words = [entry.text for entry in load().vocabulary()]
-    engine = load_engine(directory, words=words, threads=1)
-    _worker.update(engine=engine, strategy=strategy, budget=budget, sandbox=Sandbox(1, reproducible=True))
-
-
-def _answer(case: Case) -> Trials:
-    engine, started = _worker["engine"], time.perf_counter()
-    tokens = len(engine.tokenizer.encode_prompt(OptimizePrompt(case.text)))
-    function = Function("function", case.text, case.bitcode)
-    session, attempts = Session(engine, function, _worker["sandbox"], _worker["budget"]), list[Attempt]()
-    with suppress(PromptTooLong):
-        attempts = session.work(_worker["strategy"])
-    return Trials(case.key, tuple(map(_tried, attempts)), time.perf_counter() - started, tokens)
+    def _answer(self, engine: Any, sandbox: Sandbox, case: Case) -> Trials:
+        started = time.perf_counter()
+        tokens = len(engine.tokenizer.encode_prompt(OptimizePrompt(case.text)))
+        session = Session(engine, Function("function", case.text, case.bitcode), sandbox, self.budget)
+        attempts: list[Attempt] = []
+        with suppress(PromptTooLong):
+            attempts = session.work(self.strategy)
+        return Trials(case.key, tuple(map(_tried, attempts)), time.perf_counter() - started, tokens)
 
 
 def _tried(attempt: Attempt) -> Tried:
