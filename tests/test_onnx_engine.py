@@ -116,6 +116,18 @@ def test_the_network_computes_what_torch_computes(engine: OnnxEngine, rounded: l
     assert (found.argmax(-1) == expected.argmax(-1)).mean() >= 0.9
 
 
+def test_a_network_that_is_not_quantised_computes_exactly_what_torch_computes(
+    model: llama.LlamaForCausalLM, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    export(model, tokenizer, tmp_path, name="exact", quantised=False)
+    engine = OnnxEngine.load(tmp_path, longest_list=12)
+    sequence = engine.start(PROMPT)
+    ids = engine.tokenizer.encode_prompt(PROMPT)
+    for one in sequence.answer(3, temperature=1.0):
+        rows = reference(model, [*ids, *one.tokens])[len(ids) - 1 : -1]
+        assert one.log_probability == pytest.approx(rows[np.arange(len(one.tokens)), list(one.tokens)].sum(), abs=1e-3)
+
+
 def test_quantised_weights_keep_to_seven_bits() -> None:
     weight = np.random.default_rng(0).standard_normal((5, 40)).astype(np.float32)
     weight[3] = 0

@@ -19,7 +19,8 @@ in one matrix product.
 Weights are 7-bit integers with a scale for each output, inputs of a product are 8-bit integers with a
 scale for each row. A row's scale is its own, therefore an answer does not depend on what else is in
 its batch. Seven bits, because processors without VNNI add pairs of products in 16 bits: 8-bit weights
-would overflow there, and the same model would answer differently on different machines.
+would overflow there, and the same model would answer differently on different machines. A network that is not quantised
+has the same inputs and outputs; it is for comparisons.
 """
 
 from __future__ import annotations
@@ -84,6 +85,7 @@ def export(
     name: str,
     takes_feedback: bool = True,
     writes_code: bool = False,
+    quantised: bool = True,
 ) -> None:
     """Write a model directory.
 
@@ -94,6 +96,7 @@ def export(
         name: what reports call the model.
         takes_feedback: whether it was trained on Task Feedback too.
         writes_code: whether it was trained to write code.
+        quantised: whether weights and their products are integers; float32 otherwise.
 
     Raises:
         ModelError: tokenizer and model do not belong together, or the output layer has weights of its own.
@@ -107,7 +110,7 @@ def export(
             "or run the checkpoint itself"
         )
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / NETWORK).write_bytes(network(shape, weights_of(model)).SerializeToString())
+    (directory / NETWORK).write_bytes(network(shape, weights_of(model), quantised=quantised).SerializeToString())
     tokenizer.save(directory / TOKENIZER)
     Manifest(
         name=name,
@@ -130,14 +133,15 @@ def weights_of(model: llama.LlamaForCausalLM) -> Weights:
     }
 
 
-def network(shape: Shape, weights: Weights) -> onnx.ModelProto:
+def network(shape: Shape, weights: Weights, *, quantised: bool = True) -> onnx.ModelProto:
     """The network of the module's head.
 
     Args:
         shape: the model's sizes.
         weights: float32 arrays, as `weights_of` gives them.
+        quantised: whether weights and their products are integers; float32 otherwise.
     """
-    return _Writer(shape, weights).write()
+    return _Writer(shape, weights, quantised).write()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +161,9 @@ class _Dimensions:
 
 
 class _Writer:
-    def __init__(self, shape: Shape, weights: Weights) -> None:
+    def __init__(self, shape: Shape, weights: Weights, quantised: bool) -> None:
         self._shape, self._weights, self._graph = shape, weights, Graph()
+        self._quantised = quantised
         self._group = shape.heads // shape.key_value_heads
 
     def write(self) -> onnx.ModelProto:
@@ -173,15 +178,15 @@ class _Writer:
                 graph.input(f"prefix_{kind}_{layer}", np.float32, (heads, 1, 1, "prefix", width))
                 graph.input(f"own_{kind}_{layer}", np.float32, (heads, 1, "branches", "own", width))
         dimensions, rotation = self._dimensions(), self._rotation()
-        table, scales = quantise(self._weights["embed_tokens.weight"])
-        residual, added = self._embed(table, scales), ""
+        table = self._weights["embed_tokens.weight"]
+        residual, added = self._embed(table), ""
         for layer in range(shape.layers):
             normed, residual = self._norm(f"layers.{layer}.input_layernorm", residual, added)
             added = self._attention(layer, normed, rotation, dimensions)
             normed, residual = self._norm(f"layers.{layer}.post_attention_layernorm", residual, added)
             added = self._feed_forward(layer, normed)
         normed, _ = self._norm("norm", residual, added)
-        logits = self._product(graph.call("Gather", normed, "wanted"), table, scales)
+        logits = self._linear(graph.call("Gather", normed, "wanted"), table)
         graph.output(logits, "logits", np.float32, ("logits", shape.vocabulary))
         return graph.model("llama")
 
@@ -214,11 +219,14 @@ class _Writer:
         cosine, sine = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
         return self._graph.constant(cosine), self._graph.constant(sine)
 
-    def _embed(self, table: NDArray[np.int8], scales: NDArray[np.float32]) -> str:
+    def _embed(self, table: NDArray[np.float32]) -> str:
         """Hidden states of the tokens, (branches x tokens, width)."""
         graph = self._graph
         tokens = graph.call("Reshape", "tokens", graph.integers(-1))
-        integers = graph.call("Cast", graph.call("Gather", graph.constant(table), tokens), to=onnx.TensorProto.FLOAT)
+        if not self._quantised:
+            return graph.call("Gather", graph.constant(table), tokens)
+        rounded, scales = quantise(table)
+        integers = graph.call("Cast", graph.call("Gather", graph.constant(rounded), tokens), to=onnx.TensorProto.FLOAT)
         return graph.call("Mul", integers, graph.call("Gather", graph.constant(scales[:, None]), tokens))
 
     def _norm(self, name: str, residual: str, added: str) -> tuple[str, str]:
@@ -291,7 +299,10 @@ class _Writer:
         return self._linear(graph.call("Mul", gated, passed), down)
 
     def _linear(self, rows: str, weight: NDArray[np.float32]) -> str:
-        return self._product(rows, *quantise(weight))
+        """Rows (count, inputs) times a weight (outputs, inputs)."""
+        if self._quantised:
+            return self._product(rows, *quantise(weight))
+        return self._graph.call("FusedMatMul", rows, self._graph.constant(weight), domain=MICROSOFT, transB=1)
 
     def _product(self, rows: str, weight: NDArray[np.int8], scales: NDArray[np.float32]) -> str:
         """Rows (count, inputs) times a quantised weight (outputs, inputs)."""
