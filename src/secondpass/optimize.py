@@ -1,22 +1,25 @@
 """A file in, a smaller file out.
 
 Every function the model can read gets its answers. Every distinct list among them, and every list of
-the coreset where that is asked for, is tried on the whole module, alone and after -Oz, and the smallest
-result is taken; -Oz is one of the candidates, so the result is never larger. All compilation happens in
-the sandbox.
+the coreset where that is asked for, is tried on the whole module, alone and after -Oz. Then each function
+is tried with the lists for it and the module's best one, apart from the others, and the module is put
+together again (`by_function`). The smallest result is taken; -Oz is one of the candidates, so the result
+is never larger. All lists run in the sandbox.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
 from secondpass import ir
+from secondpass.by_function import by_function
 from secondpass.engines.base import Engine
-from secondpass.errors import InputError, PromptTooLong
+from secondpass.errors import InputError, LLVMError, PromptTooLong
 from secondpass.frontend import is_source, read_ir
 from secondpass.llvm.jobs import Job, Outcome
 from secondpass.llvm.library import load
@@ -55,6 +58,7 @@ class FunctionResult:
         attempts: the model's answers for it.
         origin: where the best list for it alone came from: `answer 1`, `answer 1, try 2`, `-Oz`.
         note: why the model did not read it, if so.
+        passes: the list that ran on it apart from the others; None where all had the module's alone.
     """
 
     name: str
@@ -64,11 +68,25 @@ class FunctionResult:
     attempts: tuple[Attempt, ...] = ()
     origin: str = "-Oz"
     note: str = ""
+    passes: PassList | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one input. `best` is never larger than `oz` by the objective."""
+    """What became of one input. `best` is never larger than `oz` by the objective.
+
+    Attributes:
+        input: the file.
+        objective: what was made small.
+        source, oz, best: the module's size as it came, after -Oz, and now.
+        passes: the list that ran on the module: after the functions' own, where these have any.
+        origin: who proposed it.
+        functions: of the input.
+        bitcode: the result.
+        warnings: clang's.
+        note: why the functions have no lists of their own, if so.
+        seconds: wall time by stage.
+    """
 
     input: Path
     objective: Objective
@@ -80,6 +98,7 @@ class Result:
     functions: tuple[FunctionResult, ...]
     bitcode: bytes
     warnings: str
+    note: str = ""
     seconds: dict[str, float] = field(default_factory=dict[str, float])
 
 
@@ -162,6 +181,18 @@ def optimize(
         candidates = list(_candidates(module, asked, coreset))
     best, winner = _best(candidates, source, oz, objective, sandbox, report)
     clock.lap("compile")
+    lists = {name: _lists(about, winner.passes, coreset) for name, about in asked.items()}
+    apart: Mapping[str, PassList] = {}
+    note = ""
+    try:
+        progressed = partial(report, "choosing a list for each function")
+        kept = {it.name for it in oz.functions}
+        made = by_function(source.bitcode or b"", lists, kept, objective, sandbox, progressed)
+        if made and _size(made.outcome).by(objective) < _size(best).by(objective):
+            best, winner, apart = made.outcome, _Candidate(made.last, "a list for each function, then"), made.lists
+    except LLVMError as error:
+        note = str(error)
+    clock.lap("functions")
     return Result(
         input=path,
         objective=objective,
@@ -170,9 +201,10 @@ def optimize(
         best=_size(best),
         passes=winner.passes,
         origin=winner.origin,
-        functions=_functions(source, oz, best, asked),
+        functions=_functions(source, oz, best, asked, apart),
         bitcode=best.bitcode or b"",
         warnings=warnings,
+        note=note,
         seconds=clock.laps(),
     )
 
@@ -300,12 +332,21 @@ def _best(
     return oz, _Candidate(PassList.of(load().oz_pipeline), "-Oz")
 
 
+def _lists(about: _Asked, best: PassList, coreset: Sequence[PassList]) -> list[PassList]:
+    """What to try on one function: -Oz, what the model said of it, the module's best list, the coreset."""
+    answers = (it.verdict.answer for it in about.attempts if it.verdict.valid)
+    said = (it.passes for it in answers if isinstance(it, Answer))
+    return list(dict.fromkeys((PassList.of(load().oz_pipeline), *said, best, *coreset)))
+
+
 def _chunks(candidates: list[_Candidate], size: int) -> Iterator[tuple[int, list[_Candidate]]]:
     for start in range(0, len(candidates), size):
         yield start, candidates[start : start + size]
 
 
-def _functions(source: Outcome, oz: Outcome, best: Outcome, asked: dict[str, _Asked]) -> tuple[FunctionResult, ...]:
+def _functions(
+    source: Outcome, oz: Outcome, best: Outcome, asked: dict[str, _Asked], apart: Mapping[str, PassList]
+) -> tuple[FunctionResult, ...]:
     after_oz = {it.name: it for it in oz.functions}
     after_best = {it.name: it for it in best.functions}
     return tuple(
@@ -317,6 +358,7 @@ def _functions(source: Outcome, oz: Outcome, best: Outcome, asked: dict[str, _As
             attempts=asked[it.name].attempts,
             origin=asked[it.name].origin,
             note=asked[it.name].note,
+            passes=apart.get(it.name),
         )
         for it in source.functions
     )

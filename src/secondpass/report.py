@@ -48,6 +48,7 @@ def _input_document(result: Result) -> Document:
         "totals": _totals(result.source, result.oz, result.best),
         "passes": list(result.passes.words),
         "origin": result.origin,
+        "note": result.note,
         "functions": [_function_document(function) for function in result.functions],
         "seconds": {name: round(seconds, 4) for name, seconds in result.seconds.items()},
     }
@@ -68,6 +69,7 @@ def _function_document(function: FunctionResult) -> Document:
         "bytes": {stage: size.bytes if size else 0 for stage, size in sizes.items() if stage != "source"},
         "origin": function.origin,
         "note": function.note,
+        "passes": None if function.passes is None else list(function.passes.words),
         "answers": [_attempt_document(attempt) for attempt in function.attempts],
     }
 
@@ -131,8 +133,10 @@ def _print_summary(result: Result, console: Console) -> None:
     improved = sum(it.origin != "-Oz" for it in result.functions)
     console.print(f"best list for the file: {result.origin}", highlight=False, soft_wrap=True)
     console.print(f"  {result.passes}", highlight=False, soft_wrap=True)
+    if result.note:
+        console.print(f"no function has a list of its own: {result.note}", highlight=False, soft_wrap=True)
     console.print(
-        f"{improved} of {len(result.functions)} functions have a list of their own that beats -Oz;"
+        f"{improved} of {len(result.functions)} functions have an answer that beats -Oz;"
         f" {result.seconds['total']:.2f} s ({result.seconds['model']:.2f} s with the model)",
         highlight=False,
     )

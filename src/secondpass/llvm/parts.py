@@ -60,6 +60,8 @@ class Parts:
         except BaseException:
             self.close()
             raise
+        self.names: Set[str] = self._callees.keys()
+        """The functions' names."""
         self.levels = tuple(levels(self._callees))
         """The functions' names: those of a level call none of a later one, unless they call each other in a circle."""
 
@@ -73,12 +75,18 @@ class Parts:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def source(self, name: str) -> bytes:
-        """A function alone, as it is now, with the bodies of the functions it may inline: bitcode."""
+    def source(self, name: str, counted: Set[str] = frozenset()) -> bytes:
+        """A function alone, as it is now, with the bodies of the functions it may inline: bitcode.
+
+        Args:
+            name: of the function.
+            counted: callees whose bodies stay where they are still called, even behind `CLEAN_UP`, so that the size
+                of the part holds theirs. Such a part is for measuring; `put` wants one without.
+        """
         with _Whole.parse(self._bodies[name], name) as part:
             for callee in sorted(self._callees[name] - {name}):
                 if self._symbols[callee].linkage in _BINDING and self._sizes[callee] <= _INLINABLE:
-                    part.lend(callee, self._bodies[callee])
+                    part.lend(callee, self._bodies[callee], emitted=callee in counted)
             return part.to_bitcode()
 
     def put(self, name: str, bitcode: bytes) -> None:
@@ -126,7 +134,6 @@ class _Whole(Module):
 
     def refuse(self) -> None:
         """Raise LLVMError where parts could not be put together again."""
-        api = self._api
         if self._metadata(b"llvm.dbg.cu"):
             raise LLVMError("it has debug information, which linking parts would multiply: compile without -g")
         taken = re.search(r"blockaddress\((@[^,]+),", self.to_text())  # LLVM 23 keeps no uses of a block's address
@@ -192,10 +199,10 @@ class _Whole(Module):
                     self._api.LLVMSetLinkage(variable, capi.AVAILABLE_EXTERNALLY)
             return self.to_bitcode()
 
-    def lend(self, name: str, body: bytes) -> None:
-        """Link a function's body, to be inlined and not to be emitted."""
+    def lend(self, name: str, body: bytes, *, emitted: bool) -> None:
+        """Link a function's body, to be inlined; whether it is emitted too, where it is still called."""
         self._link(body, name)
-        self._api.LLVMSetLinkage(self._function(name), capi.AVAILABLE_EXTERNALLY)
+        self._api.LLVMSetLinkage(self._function(name), capi.LINKONCE_ODR if emitted else capi.AVAILABLE_EXTERNALLY)
 
     def replace(self, bodies: Mapping[str, bytes], symbols: Mapping[str, _Symbol]) -> None:
         """Give functions other bodies, and symbols what they were."""

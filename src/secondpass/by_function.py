@@ -1,0 +1,118 @@
+"""A module in which every function had the list that suits it.
+
+The module is taken apart (`llvm.parts`). On each function, callees first, its lists are tried and the best result is
+kept; then the parts are put together, and a few lists that need to see the whole module are tried on that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
+
+from secondpass.llvm.jobs import Job, Outcome
+from secondpass.llvm.module import Module
+from secondpass.llvm.parts import CLEAN_UP, Parts
+from secondpass.llvm.passes import PassList
+from secondpass.llvm.sandbox import Sandbox
+from secondpass.prompt import Objective
+
+_LAST = (
+    PassList.of("globaldce"),
+    PassList.of("globalopt", "globaldce", "constmerge"),
+    PassList.of("globalopt", "globaldce", "constmerge", "mergefunc"),
+    PassList.of("globalopt", "globaldce", "constmerge", "simplifycfg", "instcombine"),
+)
+"""Tried on the whole module at last: what is local to it and used no more, equal constants, equal functions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Assembled:
+    """A module put together.
+
+    Attributes:
+        outcome: its sizes, its functions' and its bitcode.
+        lists: what ran on each function while it was apart.
+        last: what ran on the whole module then.
+    """
+
+    outcome: Outcome
+    lists: Mapping[str, PassList]
+    last: PassList
+
+
+def by_function(
+    bitcode: bytes,
+    lists: Mapping[str, Sequence[PassList]],
+    kept: Set[str],
+    objective: Objective,
+    sandbox: Sandbox,
+    report: Callable[[int, int], None],
+) -> Assembled | None:
+    """Choose a list for each function of a module.
+
+    Args:
+        bitcode: unoptimised, its functions marked for size.
+        lists: for each function what to try, the first among equals; a function without any stays as it is.
+        kept: the functions that -Oz leaves in the module. A list that does not inline one of the others keeps it
+            alive, so its size counts that one too.
+        objective: what to make small.
+        sandbox: where lists run.
+        report: told the functions done and in all.
+
+    Returns:
+        The smallest module that came out; None where none compiles.
+
+    Raises:
+        LLVMError: the module cannot be taken apart; the message says why.
+    """
+    with Module.parse(bitcode) as module, Parts(module) as parts:
+        chosen: dict[str, PassList] = {}
+        total = sum(map(len, parts.levels))
+        for level in parts.levels:
+            report(len(chosen), total)
+            # All before any is replaced: the order in a level cannot matter.
+            counted = {name: parts.source(name, parts.names - kept) for name in level}
+            sources = {name: parts.source(name) for name in level}
+            best = _best(counted, lists, objective, sandbox)
+            again = (Job(sources[name], (_cleaned(it),), name, keep=True) for name, it in best.items())
+            for job, (outcome,) in sandbox.run(again):
+                if outcome.bitcode:
+                    parts.put(job.name, outcome.bitcode)
+                    chosen[job.name] = best[job.name]
+        report(total, total)
+        with parts.assemble() as whole:
+            together = whole.to_bitcode()
+    found = _smallest(together, objective, sandbox)
+    return Assembled(found[0], chosen, found[1]) if found else None
+
+
+def _best(
+    sources: Mapping[str, bytes], lists: Mapping[str, Sequence[PassList]], objective: Objective, sandbox: Sandbox
+) -> dict[str, PassList]:
+    """The best list of each function; nothing for one that no list compiles."""
+    measure = objective is Objective.BYTES
+    jobs = (Job(it, tuple(map(_cleaned, lists.get(name, ()))), name, bytes=measure) for name, it in sources.items())
+    best: dict[str, PassList] = {}
+    for job, outcomes in sandbox.run(jobs):
+        sizes = ((_size(it, objective), index) for index, it in enumerate(outcomes) if it.ok)
+        least = min(sizes, default=None)
+        if least is not None:
+            best[job.name] = lists[job.name][least[1]]
+    return best
+
+
+def _smallest(bitcode: bytes, objective: Objective, sandbox: Sandbox) -> tuple[Outcome, PassList] | None:
+    """The smallest of what the last lists make of a module, with the list."""
+    job = Job(bitcode, tuple(map(str, _LAST)), functions=True, bytes=True, keep=True)
+    compiled: Iterable[tuple[Outcome, PassList]] = zip(sandbox.compile(job), _LAST)
+    return min((it for it in compiled if it[0].ok), key=lambda it: _size(it[0], objective), default=None)
+
+
+def _cleaned(passes: PassList) -> str:
+    return str(PassList.of(*passes.words, *CLEAN_UP))
+
+
+def _size(outcome: Outcome, objective: Objective) -> int:
+    size = outcome.bytes if objective is Objective.BYTES else outcome.instructions
+    assert size is not None  # measured where it is the objective
+    return size

@@ -1,0 +1,96 @@
+"""A list for each function: smaller than any list for the whole module, and the program still does what it did."""
+
+from pathlib import Path
+
+import pytest
+from compiling import CODEC, CODEC_CHECK, PROGRAM, linked_output, needs_linker, unoptimised, unoptimised_text
+
+from secondpass.by_function import by_function
+from secondpass.llvm.jobs import Job
+from secondpass.llvm.library import load
+from secondpass.llvm.module import Module
+from secondpass.llvm.passes import PassList
+from secondpass.llvm.sandbox import Sandbox
+from secondpass.prompt import Objective
+from secondpass.tuner.coreset import coreset
+
+OZ = PassList.of(load().oz_pipeline)
+SORTING = """
+struct Item { int key; short rank; bool before(const Item &other) const { return key < other.key; } };
+template <class T> inline void exchange(T &a, T &b) { T c = a; a = b; b = c; }
+template <class T> inline void order(T &a, T &b) { if (b.before(a)) exchange(a, b); }
+template <class T> inline void order(T &a, T &b, T &c) { order(a, b); order(b, c); order(a, b); }
+void sort(Item *items) { order(items[0], items[1], items[2]); }
+int median(Item *items) { Item copy[3] = {items[0], items[1], items[2]}; sort(copy); return copy[1].key; }
+"""
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    with Sandbox() as pool:
+        yield pool
+
+
+def at_oz(text, sandbox):
+    (outcome,) = sandbox.compile(Job(text.encode(), (str(OZ),), functions=True, bytes=True))
+    return outcome
+
+
+def assembled(text, lists, sandbox, objective=Objective.BYTES):
+    with Module.parse(text) as module:
+        names, bitcode = [it.name for it in module.functions()], module.to_bitcode()
+    kept = {it.name for it in at_oz(text, sandbox).functions}
+    return by_function(bitcode, dict.fromkeys(names, lists), kept, objective, sandbox, lambda done, total: None)
+
+
+def object_file(made, path: Path) -> Path:
+    with Module.parse(made.outcome.bitcode) as module:
+        path.write_bytes(module.emit("obj"))
+    return path
+
+
+@needs_linker
+@pytest.mark.parametrize("objective", list(Objective))
+def test_the_codec_is_smaller_by_a_twentieth_and_computes_the_same(tmp_path, sandbox, objective):
+    text = unoptimised(CODEC)
+    lists, oz = [OZ, *coreset(objective, 20)], at_oz(text, sandbox)
+    made = assembled(text, lists, sandbox, objective)
+    sizes = {
+        Objective.BYTES: (made.outcome.bytes, oz.bytes),
+        Objective.INSTRUCTIONS: (made.outcome.instructions, oz.instructions),
+    }
+    ours, theirs = sizes[objective]
+    assert ours < theirs * 0.95
+    assert len(set(made.lists.values())) > 3
+    expected = linked_output(tmp_path, "-O1", CODEC_CHECK, CODEC)
+    assert linked_output(tmp_path, "-O1", CODEC_CHECK, object_file(made, tmp_path / "codec.o")) == expected
+
+
+@needs_linker
+def test_a_program_of_several_files_still_prints_what_it_did(tmp_path, sandbox, golden_program):
+    objects = []
+    for path in PROGRAM:
+        made = assembled(unoptimised(path), [OZ, *coreset(Objective.BYTES, 20)], sandbox)
+        objects.append(object_file(made, tmp_path / f"{path.stem}.o"))
+    assert linked_output(tmp_path, *objects) == golden_program
+
+
+def test_with_oz_alone_it_is_what_oz_makes_of_the_module(sandbox):
+    oz = at_oz(unoptimised(CODEC), sandbox)
+    made = assembled(unoptimised(CODEC), [OZ], sandbox)
+    assert made.outcome.bytes <= oz.bytes * 1.01
+    assert {it.name for it in made.outcome.functions} == {it.name for it in oz.functions}
+
+
+def test_a_list_that_inlines_nothing_pays_for_the_functions_it_keeps(sandbox):
+    text = unoptimised_text(SORTING, language="c++")
+    small = PassList.of("sroa", "instcombine<no-verify-fixpoint>", "simplifycfg")
+    made, oz = assembled(text, [small, OZ], sandbox), at_oz(text, sandbox)
+    assert {it.name for it in made.outcome.functions} == {it.name for it in oz.functions}
+    assert made.outcome.bytes <= oz.bytes
+
+
+def test_a_function_without_lists_stays_as_it_is(sandbox):
+    made = assembled("define i32 @f() { ret i32 1 }", [], sandbox)
+    assert not made.lists
+    assert made.outcome.instructions == 1
