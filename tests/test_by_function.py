@@ -40,7 +40,8 @@ def assembled(text, lists, sandbox, objective=Objective.BYTES):
     with Module.parse(text) as module:
         names, bitcode = [it.name for it in module.functions()], module.to_bitcode()
     kept = {it.name for it in at_oz(text, sandbox).functions}
-    return by_function(bitcode, dict.fromkeys(names, lists), kept, objective, sandbox, lambda done, total: None)
+    choices = dict.fromkeys(names, lists)
+    return by_function(bitcode, choices, kept, objective, sandbox, lambda: False, lambda done, total: None)
 
 
 def object_file(made, path: Path) -> Path:

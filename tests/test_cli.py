@@ -199,6 +199,8 @@ def test_explain_refuses_a_bad_list(small, passes, words):
         ["--samples", "3", "--top-p", "0"],
         ["--samples", "3", "--top-p", "1.5"],
         ["--samples", "3", "--top-k", "0"],
+        ["--effort", "4"],
+        ["--effort", "1", "--samples", "3"],
         ["--top-k", "5"],
         ["--strategy", "priority", "--samples", "3", "--top-p", "0.9"],
         ["--strategy", "iterate", "--samples", "3", "--top-p", "0.9"],

@@ -46,6 +46,7 @@ def by_function(
     kept: Set[str],
     objective: Objective,
     sandbox: Sandbox,
+    is_over: Callable[[], bool],
     report: Callable[[int, int], None],
 ) -> Assembled | None:
     """Choose a list for each function of a module.
@@ -57,6 +58,7 @@ def by_function(
             alive, so its size counts that one too.
         objective: what to make small.
         sandbox: where lists run.
+        is_over: whether the time is over: then a function has the first of its lists.
         report: told the functions done and in all.
 
     Returns:
@@ -73,7 +75,7 @@ def by_function(
             # All before any is replaced: the order in a level cannot matter.
             counted = {name: parts.source(name, parts.names - kept) for name in level}
             sources = {name: parts.source(name) for name in level}
-            best = _best(counted, lists, objective, sandbox)
+            best = _best(counted, lists, objective, sandbox, is_over)
             again = (Job(sources[name], (_cleaned(it),), name, keep=True) for name, it in best.items())
             for job, (outcome,) in sandbox.run(again):
                 if outcome.bitcode:
@@ -87,11 +89,18 @@ def by_function(
 
 
 def _best(
-    sources: Mapping[str, bytes], lists: Mapping[str, Sequence[PassList]], objective: Objective, sandbox: Sandbox
+    sources: Mapping[str, bytes],
+    lists: Mapping[str, Sequence[PassList]],
+    objective: Objective,
+    sandbox: Sandbox,
+    is_over: Callable[[], bool],
 ) -> dict[str, PassList]:
     """The best list of each function; nothing for one that no list compiles."""
     measure = objective is Objective.BYTES
-    jobs = (Job(it, tuple(map(_cleaned, lists.get(name, ()))), name, bytes=measure) for name, it in sources.items())
+    jobs = (
+        Job(source, tuple(map(_cleaned, lists.get(name, ())[: 1 if is_over() else None])), name, bytes=measure)
+        for name, source in sources.items()
+    )
     best: dict[str, PassList] = {}
     for job, outcomes in sandbox.run(jobs):
         sizes = ((_size(it, objective), index) for index, it in enumerate(outcomes) if it.ok)

@@ -58,7 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="secondpass",
         description="Compiled code smaller than -Oz: a language model proposes pass lists, the compiler checks them.",
-        epilog="Flags for clang stand behind `--`: secondpass optimize a.c -- -Iinclude -DNDEBUG",
+        epilog="Flags for clang stand behind `--`: secondpass optimize a.c -- -Iinclude -DNDEBUG. "
+        "As a compiler: CC='secondpass cc' CXX='secondpass c++', which take what clang takes.",
     )
     parser.add_argument("--version", action="version", version=f"secondpass {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -68,13 +69,17 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(commands.add_parser("data", help="make training data of labelled functions"))
     _add_train(commands.add_parser("train", help="train a model, on two cores or on many GPUs"))
     _add_evaluate(commands.add_parser("evaluate", help="measure models on functions that were held out"))
+    built = commands.add_parser("report", help="what `secondpass cc` did in a build (its log: SECONDPASS_LOG)")
+    built.add_argument("log", type=Path)
+    built.add_argument("--html", type=Path, metavar="PAGE", help="write it as one HTML page too")
+    built.set_defaults(run=_report)
     explain = commands.add_parser("explain", help="what each pass of a list does to a file")
     explain.add_argument("input", type=Path)
     explain.add_argument("--passes", required=True, metavar="LIST", help="a pipeline such as sroa,instcombine,licm")
     explain.set_defaults(run=_explain)
     passes = commands.add_parser("passes", help="the passes a list may use, and what is left out and why")
     passes.set_defaults(run=_passes)
-    for command in (explain, passes):
+    for command in (built, explain, passes):
         command.add_argument("--json", action="store_true", help="print one JSON document")
     commands.add_parser("doctor", help="check the installation").set_defaults(run=_doctor)
     return parser
@@ -91,7 +96,13 @@ def _add_optimize(parser: argparse.ArgumentParser) -> None:
         help="what to make small",
     )
     parser.add_argument(
-        "--coreset", type=int, default=0, metavar="N", help="also try the N lists that serve most functions (10 or 50)"
+        "--effort",
+        type=int,
+        metavar="N",
+        help="instead of what follows: 0 the coreset, 1 an answer a function, 2 ten, 3 a search",
+    )
+    parser.add_argument(
+        "--coreset", type=int, metavar="N", help="also try the N lists that serve most functions (10 or 50)"
     )
     parser.add_argument(
         "--strategy",
@@ -99,9 +110,7 @@ def _add_optimize(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"which answers to ask for: {', '.join(NAMES)} (default: feedback for one answer, sample for more)",
     )
-    parser.add_argument(
-        "--samples", type=int, default=1, metavar="N", help="answers a function; steps for iterate (default 1)"
-    )
+    parser.add_argument("--samples", type=int, metavar="N", help="answers a function; steps for iterate (default 1)")
     parser.add_argument("--temperature", type=float, metavar="T", help="of samples (default: the model's)")
     parser.add_argument("--top-k", type=int, metavar="K", help="samples take one of the K most probable tokens a step")
     parser.add_argument(
@@ -434,6 +443,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _optimize(options: argparse.Namespace) -> int:
     from secondpass import output, report
+    from secondpass.effort import chosen
     from secondpass.engines.onnx import OnnxEngine
     from secondpass.llvm.library import load
     from secondpass.llvm.sandbox import Sandbox
@@ -442,18 +452,18 @@ def _optimize(options: argparse.Namespace) -> int:
     from secondpass.strategies.choice import choose
     from secondpass.tuner.coreset import coreset
 
-    name = options.strategy or ("feedback" if options.samples == 1 else "sample")
+    asked = chosen(options.effort, options.coreset, options.strategy, options.samples)
     budget = Budget(seconds=options.budget_seconds)
     targets = output.plan(options.inputs, options.output, options.emit)
     with Sandbox() as sandbox:
-        engine = OnnxEngine.load(words=[entry.text for entry in load().vocabulary()])
+        engine = OnnxEngine.load(words=[entry.text for entry in load().vocabulary()]) if asked.strategy else None
         strategy = choose(
-            name,
-            options.samples,
+            asked.strategy or "single",
+            asked.answers if asked.strategy else 1,
             options.temperature,
             options.seed,
             Form(options.form),
-            usual_temperature=engine.temperature,
+            usual_temperature=engine.temperature if engine else 1.0,
             top_k=options.top_k,
             top_p=options.top_p,
         )
@@ -466,8 +476,9 @@ def _optimize(options: argparse.Namespace) -> int:
                     sandbox,
                     objective=Objective(options.objective),
                     budget=budget,
-                    coreset=coreset(Objective(options.objective), options.coreset),
+                    coreset=coreset(Objective(options.objective), asked.coreset),
                     flags=options.flags,
+                    seconds=asked.seconds,
                     progress=progress,
                 )
                 for path in options.inputs
@@ -478,9 +489,23 @@ def _optimize(options: argparse.Namespace) -> int:
     for target, result in zip(targets, results):
         output.write(target, result, options.flags)
     if options.json:
-        _print_json(report.result_document(results, engine.name, load().version))
+        _print_json(report.result_document(results, engine.name if engine else None, load().version))
     else:
         report.print_results(results, _console())
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from secondpass import report
+    from secondpass.driver import summary
+
+    found = summary.read_log(options.log)
+    if options.html is not None:
+        summary.write_page(found, options.html)
+    if options.json:
+        _print_json(report.build_document(found))
+    else:
+        report.print_build(found, _console())
     return 0
 
 

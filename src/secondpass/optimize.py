@@ -9,11 +9,12 @@ is never larger. All lists run in the sandbox.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby
+from itertools import groupby, takewhile
 from pathlib import Path
 
 from secondpass import ir
@@ -29,6 +30,11 @@ from secondpass.llvm.sandbox import Sandbox
 from secondpass.progress import Progress
 from secondpass.prompt import Answer, Objective
 from secondpass.strategies.base import Attempt, Budget, Function, Session, Strategy
+
+_CHUNK = 16
+"""Lists that are tried on the module at a time; each where the module is large, for time is looked at between them."""
+_LARGE = 20_000
+"""Instructions of a large module."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +90,7 @@ class Result:
         functions: of the input.
         bitcode: the result.
         warnings: clang's.
-        note: why the functions have no lists of their own, if so.
+        note: what was not done, and why: a module that cannot be taken apart, no time; empty where all was done.
         seconds: wall time by stage.
     """
 
@@ -112,8 +118,8 @@ class _Asked:
         note: why it could not.
     """
 
-    attempts: tuple[Attempt, ...]
-    oz: int | None
+    attempts: tuple[Attempt, ...] = ()
+    oz: int | None = None
     note: str = ""
 
     @property
@@ -137,7 +143,7 @@ class _Candidate:
 
 def optimize(
     path: Path,
-    engine: Engine,
+    engine: Engine | None,
     strategy: Strategy,
     sandbox: Sandbox,
     *,
@@ -145,19 +151,21 @@ def optimize(
     budget: Budget | None = None,
     coreset: Sequence[PassList] = (),
     flags: Sequence[str] = (),
+    seconds: float = math.inf,
     progress: Progress | None = None,
 ) -> Result:
     """Make one file smaller than -Oz does.
 
     Args:
         path: C, C++, IR text or bitcode.
-        engine: who writes the answers.
+        engine: who writes the answers; None for no answers: -Oz and the coreset alone.
         strategy: which answers to ask for.
         sandbox: where everything is compiled.
         objective: what to make small.
         budget: what the strategy may spend on a function; None for no limit of its own.
         coreset: lists to try on the module besides the model's.
         flags: for clang, with C and C++ inputs.
+        seconds: after these no new function and no new list is begun, but for -Oz; the result's note says so.
         progress: told how far the work is.
 
     Raises:
@@ -165,7 +173,7 @@ def optimize(
         LLVMError: the library lacks the module's target.
     """
     report = progress or _silent
-    clock = _Clock()
+    clock = _Clock(seconds)
     data, warnings = read_ir(path, flags)
     job = Job(data, ("",), str(path), mark_for_size=not is_source(path), functions=True, keep=True)
     source = _first_of(sandbox.compile(job), path)
@@ -176,22 +184,24 @@ def optimize(
             raise InputError(f"{path}: it defines no function; there is nothing to optimise")
         oz = _oz(source, path, sandbox)
         clock.lap("oz")
-        asked = _ask(module, engine, strategy, budget, sandbox, report)
+        asked = _ask(module, engine, strategy, budget, sandbox, clock, report)
         clock.lap("model")
         candidates = list(_candidates(module, asked, coreset))
-    best, winner = _best(candidates, source, oz, objective, sandbox, report)
+    best, winner = _best(candidates, source, oz, objective, sandbox, clock, report)
     clock.lap("compile")
-    lists = {name: _lists(about, winner.passes, coreset) for name, about in asked.items()}
     apart: Mapping[str, PassList] = {}
     note = ""
     try:
+        lists = {name: _lists(about, winner.passes, coreset) for name, about in asked.items()}
         progressed = partial(report, "choosing a list for each function")
         kept = {it.name for it in oz.functions}
-        made = by_function(source.bitcode or b"", lists, kept, objective, sandbox, progressed)
+        made = by_function(source.bitcode or b"", lists, kept, objective, sandbox, clock.is_over, progressed)
         if made and _size(made.outcome).by(objective) < _size(best).by(objective):
             best, winner, apart = made.outcome, _Candidate(made.last, "a list for each function, then"), made.lists
     except LLVMError as error:
-        note = str(error)
+        note = f"no function has a list of its own: {error}"
+    if clock.is_over():
+        note = f"{note or 'some lists were not tried'}; the time of {seconds:g} s was over"
     clock.lap("functions")
     return Result(
         input=path,
@@ -214,11 +224,15 @@ def _silent(_what: str, _done: int, _total: int) -> None:
 
 
 class _Clock:
-    """Wall seconds by stage."""
+    """Wall seconds by stage, and whether they are over."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: float) -> None:
         self._started = self._last = time.perf_counter()
+        self._end = self._started + limit
         self._laps: dict[str, float] = {}
+
+    def is_over(self) -> bool:
+        return time.perf_counter() > self._end
 
     def lap(self, name: str) -> None:
         now = time.perf_counter()
@@ -248,13 +262,25 @@ def _oz(source: Outcome, path: Path, sandbox: Sandbox) -> Outcome:
 
 
 def _ask(
-    module: Module, engine: Engine, strategy: Strategy, budget: Budget | None, sandbox: Sandbox, report: Progress
+    module: Module,
+    engine: Engine | None,
+    strategy: Strategy,
+    budget: Budget | None,
+    sandbox: Sandbox,
+    clock: _Clock,
+    report: Progress,
 ) -> dict[str, _Asked]:
     """Ask the model about every function, in the module's order."""
+    if engine is None:
+        return {it.name: _Asked() for it in module.functions()}
     asked: dict[str, _Asked] = {}
     total = len(module.functions())
     for done, (name, part) in enumerate(module.split()):
         report("asking the model", done, total)
+        if clock.is_over():
+            part.close()
+            asked[name] = _Asked(note="there was no time left")
+            continue
         with part:
             function = Function(name, ir.normalise(part.to_text()), part.to_bitcode())
         oz = sandbox.compile(Job(function.bitcode, (load().oz_pipeline,)))[0]
@@ -299,18 +325,19 @@ def _best(
     oz: Outcome,
     objective: Objective,
     sandbox: Sandbox,
+    clock: _Clock,
     report: Progress,
 ) -> tuple[Outcome, _Candidate]:
     """The smallest result, -Oz where nothing is smaller."""
     bitcode = source.bitcode or b""
     measure = objective is Objective.BYTES
     sizes: list[tuple[int, int, _Candidate]] = []
-    jobs = [
+    jobs = (
         Job(bitcode, tuple(str(it.passes) for it in part), str(start), bytes=measure)
-        for start, part in _chunks(candidates, 16)
-    ]
+        for start, part in _chunks(candidates, _CHUNK if source.instructions < _LARGE else 1)
+    )
     done = 0
-    for job, outcomes in sandbox.run(jobs):
+    for job, outcomes in sandbox.run(takewhile(lambda _: not clock.is_over(), jobs)):
         start = int(job.name)
         for candidate, outcome in zip(candidates[start:], outcomes):
             if outcome.ok:

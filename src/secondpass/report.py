@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from secondpass import __version__
+from secondpass.driver.summary import Summary, change
 from secondpass.explain import Explanation
 from secondpass.llvm.library import Library
 from secondpass.llvm.passes import PassList
@@ -33,7 +34,7 @@ Document = dict[str, Any]
 # optimize
 
 
-def result_document(results: Sequence[Result], model: str, llvm: str) -> Document:
+def result_document(results: Sequence[Result], model: str | None, llvm: str) -> Document:
     """One document for a run: the fields of the one input, or `inputs` with a part for each."""
     head: Document = {"version": __version__, "llvm": llvm, "model": model, "objective": str(results[0].objective)}
     if len(results) == 1:
@@ -134,7 +135,7 @@ def _print_summary(result: Result, console: Console) -> None:
     console.print(f"best list for the file: {result.origin}", highlight=False, soft_wrap=True)
     console.print(f"  {result.passes}", highlight=False, soft_wrap=True)
     if result.note:
-        console.print(f"no function has a list of its own: {result.note}", highlight=False, soft_wrap=True)
+        console.print(result.note, highlight=False, soft_wrap=True)
     console.print(
         f"{improved} of {len(result.functions)} functions have an answer that beats -Oz;"
         f" {result.seconds['total']:.2f} s ({result.seconds['model']:.2f} s with the model)",
@@ -151,6 +152,66 @@ def _change(before: int | None, after: int | None) -> str:
 def _sum(results: Sequence[Result], stage: str) -> Size:
     sizes: list[Size] = [getattr(result, stage) for result in results]
     return Size(sum(it.instructions for it in sizes), sum(it.bytes or 0 for it in sizes))
+
+
+# Builds
+
+
+def build_document(summary: Summary) -> Document:
+    """What a build log says, for programs."""
+    return {
+        "version": __version__,
+        "log": str(summary.log),
+        "damaged_lines": summary.damaged,
+        "text_bytes": {"oz": summary.before, "best": summary.after},
+        "seconds": round(summary.seconds, 3),
+        "files": [
+            {
+                "source": it.source,
+                "output": it.output,
+                "text_bytes": {"oz": it.before, "best": it.after},
+                "seconds": it.seconds,
+                "effort": it.effort,
+                "cached": it.cached,
+                "note": it.note,
+                "functions": {name: {"oz": pair[0], "best": pair[1]} for name, pair in it.functions.items()},
+            }
+            for it in summary.records
+        ],
+    }
+
+
+def print_build(summary: Summary, console: Console) -> None:
+    """A table of a build's files, and its functions that changed most and are the largest."""
+    table = Table(title=str(summary.log), title_justify="left", show_footer=True, header_style="bold")
+    total = change(summary.before, summary.after)
+    table.add_column("file", footer=f"{len(summary.records):,} files")
+    columns = (
+        ("text at -Oz", f"{summary.before:,}"),
+        ("as built", f"{summary.after:,}"),
+        ("change", total),
+        ("s", f"{summary.seconds:.1f}"),
+        ("effort", ""),
+    )
+    for name, footer in columns:
+        table.add_column(name, justify="right", footer=footer)
+    for it in sorted(summary.records, key=lambda it: it.after - it.before):
+        sizes = f"{it.before:,}", f"{it.after:,}", change(it.before, it.after)
+        table.add_row(it.source, *sizes, f"{it.seconds:.1f}", "cached" if it.cached else str(it.effort))
+    console.print(table)
+    for title, functions in (("lost most", summary.gains()), ("largest left", summary.largest())):
+        table = Table(title=f"functions: {title}", title_justify="left", header_style="bold")
+        table.add_column("function", max_width=60, no_wrap=True)
+        for name in ("-Oz", "as built", "change"):
+            table.add_column(name, justify="right")
+        for it in functions[:10]:
+            table.add_row(it.name, f"{it.before:,}", f"{it.after:,}", change(it.before, it.after))
+        console.print(table)
+    for it in summary.records:
+        if it.note:
+            console.print(f"{it.source}: {it.note}", highlight=False, soft_wrap=True)
+    if summary.damaged:
+        console.print(f"{summary.damaged} lines of the log could not be read", highlight=False)
 
 
 # explain

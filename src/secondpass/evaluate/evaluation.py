@@ -32,7 +32,6 @@ from secondpass.evaluate.cases import Case, Trials, read_cases
 from secondpass.evaluate.curves import Curve, by_answers, by_compiles, each_with_its_feedback, of_budgets
 from secondpass.evaluate.examples import examples
 from secondpass.evaluate.methods import FixedLists, Method, Model, RandomLists, SimilarFunctions
-from secondpass.evaluate.page import Page
 from secondpass.evaluate.tables import (
     Quality,
     Score,
@@ -45,6 +44,7 @@ from secondpass.evaluate.tables import (
 )
 from secondpass.llvm.library import load
 from secondpass.model.manifest import SHIPPED, Manifest
+from secondpass.page import Page
 from secondpass.progress import Progress
 from secondpass.prompt import Objective
 from secondpass.strategies.base import MOST_ANSWERS, Strategy

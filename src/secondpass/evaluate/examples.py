@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from secondpass.code_check import Printed, print_normal_form
 from secondpass.evaluate.cases import Case, Trials
-from secondpass.evaluate.page import Example
 from secondpass.llvm.jobs import Job
 from secondpass.llvm.passes import PassList
 from secondpass.llvm.sandbox import Sandbox
+from secondpass.page import Example
 
 
 def examples(cases: Sequence[Case], trials: Mapping[str, Trials], most: int) -> tuple[list[Example], list[Example]]:

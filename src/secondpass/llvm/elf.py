@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from secondpass.errors import LLVMError
 
 _SHT_SYMTAB = 2
+_SHT_NOBITS = 8
+_SHF_WRITE = 0x1
+_SHF_ALLOC = 0x2
 _SHF_EXECINSTR = 0x4
 _STT_FUNC = 2
 
@@ -32,6 +35,20 @@ def executable_size(image: bytes) -> int:
         LLVMError: the image is not ELF.
     """
     return sum(section.size for section in _sections(image) if section.flags & _SHF_EXECINSTR)
+
+
+def text_size(image: bytes) -> int:
+    """The bytes that `llvm-size` calls text: all that is loaded and not written, code, constants and unwind tables.
+
+    Raises:
+        LLVMError: the image is not ELF.
+    """
+    return sum(
+        section.size
+        for section in _sections(image)
+        if section.flags & _SHF_EXECINSTR
+        or (section.flags & _SHF_ALLOC and not section.flags & _SHF_WRITE and section.kind != _SHT_NOBITS)
+    )
 
 
 def function_sizes(image: bytes) -> dict[str, int]:

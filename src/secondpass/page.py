@@ -1,4 +1,4 @@
-"""The evaluation as one HTML page that needs nothing else: tables, figures and functions."""
+"""A report as one HTML page that needs nothing else: tables, figures and functions."""
 
 from __future__ import annotations
 

@@ -1,0 +1,107 @@
+"""Objects that were made before, by the content that they were made of.
+
+The store is diskcache's: bounded, shared by processes, whole after a kill. Where it cannot be used (a full or read-only
+disk, another user's folder), everything is compiled anew and one warning says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+DIRECTORY = "SECONDPASS_CACHE_DIR"
+SIZE = "SECONDPASS_CACHE_SIZE"
+_BYTES = 1 << 30
+_WAIT = 10
+"""Seconds for a lock that another process holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """What a compilation gave.
+
+    Attributes:
+        image: the object.
+        said: clang's diagnostics.
+        record: of the build log, as JSON.
+    """
+
+    image: bytes
+    said: str
+    record: str
+
+
+class Cache:
+    """Objects by key. It never raises: what cannot be read is absent, what cannot be written is lost.
+
+    Args:
+        directory: of the store; made where it is absent, for its owner alone.
+        size: its most bytes, 0 for no cache at all; the objects that were not used for the longest time go first.
+    """
+
+    def __init__(self, directory: Path, size: int) -> None:
+        self.trouble = ""
+        """What went wrong first, for a warning; empty where nothing did."""
+        self._store: Any = None
+        if not size:
+            return
+        try:
+            import diskcache  # pyright: ignore[reportMissingTypeStubs]
+
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._store = diskcache.Cache(
+                str(directory), size_limit=size, eviction_policy="least-recently-used", timeout=_WAIT
+            )
+        except Exception as error:  # sqlite, the disk, permissions, the library itself
+            self._fails(error, directory)
+
+    @classmethod
+    def of_environment(cls) -> Cache:
+        """The cache of `SECONDPASS_CACHE_DIR` and `SECONDPASS_CACHE_SIZE` (bytes; 0 for none), or the usual one."""
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        size = os.environ.get(SIZE, "")
+        return cls(Path(os.environ.get(DIRECTORY) or base / "secondpass"), int(size) if size.isdecimal() else _BYTES)
+
+    def get(self, key: str) -> Cached | None:
+        """What was made before."""
+        if self._store is None:
+            return None
+        try:
+            found = self._store.get(key)
+            return Cached(*found) if found is not None else None
+        except Exception as error:
+            self._fails(error, Path(self._store.directory))
+            return None
+
+    def put(self, key: str, made: Cached) -> None:
+        """Keep it."""
+        if self._store is None:
+            return
+        try:
+            self._store.set(key, (made.image, made.said, made.record))
+        except Exception as error:
+            self._fails(error, Path(self._store.directory))
+
+    def close(self) -> None:
+        """Give the files back."""
+        if self._store is not None:
+            with suppress(Exception):
+                self._store.close()
+
+    def _fails(self, error: Exception, directory: Path) -> None:
+        self.trouble = self.trouble or f"the cache at {directory} cannot be used ({error}); everything is compiled anew"
+        self._store = None
+
+
+def key_of(parts: Iterable[bytes]) -> str:
+    """The key of what a compilation depends on."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()

@@ -1,0 +1,201 @@
+"""What a compiler's command line asks for: which files, in which language, to what; and whether it is our business.
+
+Only what has to be known is read: the options that take a word of their own, so that it is not taken for a file,
+and those that decide whether and how a file is compiled. Everything else is clang's.
+Sources: clang's and GCC's manuals.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from secondpass.errors import InputError
+
+_WITH_WORD = frozenset(
+    """
+    -o -x -I -D -U -L -l -T -u -z -F -A -B -G -e -include -imacros -isystem -iquote -idirafter -isysroot -iprefix
+    -iwithprefix -iwithprefixbefore -iframework -cxx-isystem -isystem-after -ivfsoverlay -include-pch -MF -MT -MQ -MJ
+    -Xclang -Xpreprocessor -Xassembler -Xlinker -Xanalyzer -mllvm -target -arch -framework -rpath -install_name --param
+    --sysroot -gcc-toolchain -working-directory --serialize-diagnostics -serialize-diagnostics -dumpbase -dumpdir
+    -aux-info -wrapper -specs -fplugin -resource-dir -stdlib++-isystem --config -std-default -mthread-model -Xarch_host
+    """.split()
+)
+"""Options whose value is the next word."""
+
+_LANGUAGES = {
+    **dict.fromkeys((".c", ".i"), "c"),
+    **dict.fromkeys((".cc", ".cp", ".cxx", ".cpp", ".CPP", ".c++", ".C", ".ii"), "c++"),
+}
+"""Languages by suffix; a file with another suffix is compiled by clang alone, or linked."""
+_NAMED_LANGUAGES = {"c": "c", "cpp-output": "c", "c++": "c++", "c++-cpp-output": "c++"}
+
+_ALONE = re.compile(
+    r"""
+    -(E|S|M|MM|v|\#\#\#|fsyntax-only|emit-llvm|emit-ast|pg|p|save-temps.*|gsplit-dwarf.*|ftime-trace.*)
+    | -(fsanitize|fprofile|fcs-profile|fplugin|fpass-plugin|fembed-bitcode|fmodule|fxray|finstrument-functions).*
+    | --(analyze|coverage|precompile|save-temps.*|help.*|version|target=.*|config.*)
+    | -(ftest-coverage|target|arch|MJ|print-.*|dump.*|fopenmp.*|cc1|cc1as|serialize-diagnostics|Xarch_.*)
+    """,
+    re.VERBOSE,
+)
+"""Whatever asks for something else than an object, for more than an object, or for code that must stay as written."""
+_DEPENDENCIES = frozenset(("-MD", "-MMD", "-MF", "-MT", "-MQ", "-MG", "-MP"))
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file to compile: where it stands among the words, and its language (`c` or `c++`)."""
+
+    index: int
+    path: Path
+    language: str
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command line, read.
+
+    Attributes:
+        words: all of them, response files put in.
+        sources: what is to be compiled.
+        compile_only: whether `-c` is there: objects are wanted, not a program.
+        output: the word of `-o`, if there.
+        level: the last optimisation level: `-Oz`, `-O2`, `-O`; empty where there is none.
+        untouched: why clang alone does all of it; empty where there is something for us to do.
+    """
+
+    words: tuple[str, ...]
+    sources: tuple[Source, ...]
+    compile_only: bool
+    output: str
+    level: str
+    untouched: str
+
+    def without_files(self) -> list[str]:
+        """The options alone, but those that say what is made of the files: `-c`, `-o`, `-x` and the files."""
+        kept = list[str]()
+        for index, option, value in _items(self.words):
+            if option and option not in ("-o", "-x", "-c") and not option.startswith("-x"):
+                kept += [self.words[index], *([value] if value is not None else [])]
+        return kept
+
+    def without_dependencies(self) -> list[str]:
+        """`without_files`, without those that write dependency files."""
+        kept, words = list[str](), self.without_files()
+        for index, option, value in _items(words):
+            if option not in _DEPENDENCIES and not option.startswith(("-MF", "-MT", "-MQ", "-Wp,-M")):
+                kept += [words[index], *([value] if value is not None else [])]
+        return kept
+
+    @property
+    def writes_dependencies(self) -> bool:
+        """Whether a dependency file is written beside the object."""
+        return any(it in ("-MD", "-MMD") for it in self.words)
+
+    def value_of(self, name: str) -> str:
+        """The last value of an option such as `-MF`, empty where it is not there."""
+        found = ""
+        for index, option, value in _items(self.words):
+            if option == name and value is not None:
+                found = value
+            elif option.startswith(name) and value is None:
+                found = self.words[index][len(name) :]
+        return found
+
+
+def read_command(words: Sequence[str], *, force: bool = False) -> Command:
+    """Read a command line, without the compiler's name.
+
+    Args:
+        words: as they came.
+        force: whether every optimisation level is our business, not `-Oz` and `-Os` alone.
+
+    Raises:
+        InputError: a response file cannot be read.
+    """
+    expanded = tuple(_expanded(words))
+    sources, language, level, output, flto = list[Source](), "", "", "", False
+    untouched = ""
+    for index, option, value in _items(expanded):
+        word = expanded[index]
+        if not option:
+            kind = _NAMED_LANGUAGES.get(language, "") if language else _LANGUAGES.get(Path(word).suffix, "")
+            if word == "-":
+                untouched = untouched or "the source is standard input"
+            elif kind:
+                sources.append(Source(index, Path(word), kind))
+        elif option == "-x" or (option.startswith("-x") and value is None):
+            named = value if value is not None else word[2:]
+            language = "" if named == "none" else named
+        elif option == "-o":
+            output = value or ""
+        elif re.fullmatch(r"-O([0-3sz]|fast|g)?", option):
+            level = option
+        elif option.startswith("-flto"):
+            flto = True
+        elif option == "-fno-lto":
+            flto = False
+        elif _ALONE.fullmatch(option):
+            untouched = untouched or f"{option} is asked for"
+    return Command(
+        expanded,
+        tuple(sources),
+        "-c" in expanded,
+        output,
+        level,
+        untouched or _reason(expanded, sources, level, output, flto=flto, force=force),
+    )
+
+
+def _reason(
+    words: Sequence[str], sources: Sequence[Source], level: str, output: str, *, flto: bool, force: bool
+) -> str:
+    """Why there is nothing to do for us in a command that asks for an object or a program."""
+    compile_only = "-c" in words
+    if not sources:
+        return "nothing is compiled"
+    if flto:
+        return "link-time optimisation (-flto) is asked for"
+    if not compile_only and any(it.startswith("-x") for it in words):
+        return "languages are named (-x) while a program is linked"
+    if level not in ("-Os", "-Oz") and not force:
+        return f"neither -Oz nor -Os is asked for, but {level or 'no optimisation'}"
+    if compile_only and output and (len(sources) > 1 or (Path(output).exists() and not Path(output).is_file())):
+        return f"-o {output} is no file of its own"
+    if not compile_only and any(it in ("-MD", "-MMD") for it in words):
+        return "dependencies are written while a program is linked"
+    return ""
+
+
+def _items(words: Sequence[str]) -> Iterator[tuple[int, str, str | None]]:
+    """Every option and every file: its index, the option (empty for a file), the next word where it takes one."""
+    index, files_only = 0, False
+    while index < len(words):
+        word = words[index]
+        if files_only or not word.startswith("-") or word == "-":
+            yield index, "", None
+        elif word == "--":
+            files_only = True
+        elif word in _WITH_WORD and index + 1 < len(words):
+            yield index, word, words[index + 1]
+            index += 1
+        else:
+            yield index, word, None
+        index += 1
+
+
+def _expanded(words: Sequence[str], depth: int = 0) -> Iterator[str]:
+    """The words, response files (`@file`) replaced by what they hold; one that is not there is a word, as for GCC."""
+    for word in words:
+        if word.startswith("@") and depth < 10 and Path(word[1:]).is_file():
+            try:
+                text = Path(word[1:]).read_text()
+            except (OSError, UnicodeDecodeError) as error:
+                raise InputError(f"{word}: the response file cannot be read: {error}") from error
+            yield from _expanded(shlex.split(text), depth + 1)
+        else:
+            yield word

