@@ -204,7 +204,7 @@ def test_oz_leaves_as_many_bytes_as_clang(path):
     image = clang("-Oz", "-c", "-o", "-", path)
     with Module.parse(unoptimised(path)) as module:
         module.run_oz()
-        assert module.native_size == elf.executable_size(image)
+        assert module.native_size == elf.code_size(image)
 
 
 @each_example
@@ -473,7 +473,7 @@ def test_bytes_by_function_are_those_of_the_symbols(codec):
 
 def test_what_is_no_elf_object_has_no_size():
     with pytest.raises(LLVMError, match="ELF"):
-        elf.executable_size(b"MZ")
+        elf.code_size(b"MZ")
 
 
 @needs_linker

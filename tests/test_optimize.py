@@ -32,7 +32,7 @@ def sandbox():
 def oz_by_clang(path):
     """Instructions and bytes of what `clang -Oz` makes of a file."""
     with Module.parse(clang("-Oz", "-emit-llvm", "-c", "-o", "-", path)) as module:
-        return module.instruction_count, elf.executable_size(clang("-Oz", "-c", "-o", "-", path))
+        return module.instruction_count, elf.code_size(clang("-Oz", "-c", "-o", "-", path))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=example_id)

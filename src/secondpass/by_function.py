@@ -17,7 +17,7 @@ from secondpass.llvm.sandbox import Sandbox
 from secondpass.prompt import Objective
 
 _LAST = (
-    PassList.of("globaldce"),
+    PassList.of("globaldce", "constmerge"),
     PassList.of("globalopt", "globaldce", "constmerge"),
     PassList.of("globalopt", "globaldce", "constmerge", "mergefunc"),
     PassList.of("globalopt", "globaldce", "constmerge", "simplifycfg", "instcombine"),

@@ -39,7 +39,7 @@ _LARGE = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Instructions, and bytes of executable sections (None where they were not measured)."""
+    """Instructions, and bytes of code and read-only data (None where they were not measured)."""
 
     instructions: int
     bytes: int | None = None

@@ -202,20 +202,22 @@ class _Build:
         from secondpass.llvm import elf
 
         theirs = output.read_bytes()
-        record, ours = Record(source="", effort=self._effort), theirs
+        before = elf.text_size(theirs)
+        record = Record(source="", before=before, after=before, functions=sizes(theirs, theirs), effort=self._effort)
+        if not record.functions:
+            return record
         try:
-            before = after = elf.text_size(theirs)
             options = self._command.without_dependencies()
             made = smaller(self._compiler.command, options, source.path, source.language, self._effort)
             record = replace(record, note=made.note)
-            if elf.text_size(made.image) < before:
-                ours, after = made.image, elf.text_size(made.image)
-                _replace(output, ours)
-            record = replace(record, before=before, after=after)
+            after = elf.text_size(made.image)
+            if after < before:
+                _replace(output, made.image)
+                record = replace(record, after=after, functions=sizes(theirs, made.image))
         except Exception as error:  # whatever is wrong with us, the build has its object
             record = replace(record, note=f"as clang made it: {_text(error)}")
             _warn(f"{source.path}: {_text(error)}; the object is clang's")
-        return replace(record, functions=sizes(theirs, ours))
+        return record
 
     def _key(self, source: Source, output: Path) -> str:
         """What the object depends on; empty where that cannot be known, or the source cannot be preprocessed."""

@@ -1,4 +1,4 @@
-"""Sizes out of an ELF object in memory: executable sections, and functions by symbol.
+"""Sizes out of an ELF object in memory: code with its constants, text, and functions by symbol.
 
 Bytes are what size-bound users pay for, and LLVM's C API tells no section flags, so the few headers
 needed are read here. Layout: System V gABI, chapters 4 (sections, symbols).
@@ -17,6 +17,7 @@ _SHF_WRITE = 0x1
 _SHF_ALLOC = 0x2
 _SHF_EXECINSTR = 0x4
 _STT_FUNC = 2
+_UNWIND = (b".eh_frame", b".gcc_except_table")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +27,22 @@ class _Section:
     offset: int
     size: int
     link: int
+    name: bytes = b""
+
+    @property
+    def is_text(self) -> bool:
+        """Whether it is loaded and not written."""
+        read_only = self.flags & (_SHF_ALLOC | _SHF_WRITE) == _SHF_ALLOC and self.kind != _SHT_NOBITS
+        return bool(self.flags & _SHF_EXECINSTR) or read_only
 
 
-def executable_size(image: bytes) -> int:
-    """The bytes of all executable sections of an ELF object.
+def code_size(image: bytes) -> int:
+    """The bytes of executable sections and of the read-only data beside them; unwind tables are not counted.
 
     Raises:
         LLVMError: the image is not ELF.
     """
-    return sum(section.size for section in _sections(image) if section.flags & _SHF_EXECINSTR)
+    return sum(it.size for it in _sections(image) if it.is_text and not it.name.startswith(_UNWIND))
 
 
 def text_size(image: bytes) -> int:
@@ -43,12 +51,7 @@ def text_size(image: bytes) -> int:
     Raises:
         LLVMError: the image is not ELF.
     """
-    return sum(
-        section.size
-        for section in _sections(image)
-        if section.flags & _SHF_EXECINSTR
-        or (section.flags & _SHF_ALLOC and not section.flags & _SHF_WRITE and section.kind != _SHT_NOBITS)
-    )
+    return sum(it.size for it in _sections(image) if it.is_text)
 
 
 def function_sizes(image: bytes) -> dict[str, int]:
@@ -79,13 +82,19 @@ def _sections(image: bytes) -> list[_Section]:
     wide, order = _form(image)
     if wide:
         (table,) = struct.unpack_from(order + "Q", image, 0x28)
-        entry, count = struct.unpack_from(order + "HH", image, 0x3A)
+        entry, count, names = struct.unpack_from(order + "HHH", image, 0x3A)
         layout, pick = order + "IIQQQQII", (1, 2, 4, 5, 6)
     else:
         (table,) = struct.unpack_from(order + "I", image, 0x20)
-        entry, count = struct.unpack_from(order + "HH", image, 0x2E)
+        entry, count, names = struct.unpack_from(order + "HHH", image, 0x2E)
         layout, pick = order + "IIIIIIII", (1, 2, 4, 5, 6)
-    if count == 0:  # more than 65,279 sections: the first header holds the number
-        count = struct.unpack_from(layout, image, table)[5]
-    rows = (struct.unpack_from(layout, image, table + entry * index) for index in range(count))
-    return [_Section(*(row[column] for column in pick)) for row in rows]
+    if count == 0:  # more than 65,279 sections: the first header holds the numbers
+        first: tuple[int, ...] = struct.unpack_from(layout, image, table)
+        count, names = first[5:7]
+    rows: list[tuple[int, ...]] = [struct.unpack_from(layout, image, table + entry * index) for index in range(count)]
+    start: int = rows[names][4]
+    return [_Section(*(row[it] for it in pick), name=_string(image, start + row[0])) for row in rows]
+
+
+def _string(image: bytes, start: int) -> bytes:
+    return image[start : image.index(0, start)]

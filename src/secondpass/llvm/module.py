@@ -159,7 +159,7 @@ class Module:
 
     @property
     def native_size(self) -> int:
-        """Bytes of the executable sections of the object this module becomes.
+        """Bytes of code and read-only data of the object this module becomes (`elf.code_size`).
 
         Raises:
             LLVMError: as `emit`; or the target is not ELF.
@@ -176,7 +176,7 @@ class Module:
         if each:
             sizes = elf.function_sizes(image)
             functions = tuple(FunctionSize(it.name, it.instructions, sizes.get(it.name)) for it in self.functions())
-        return elf.executable_size(image), functions
+        return elf.code_size(image), functions
 
     # What can be done to it
 

@@ -1,0 +1,285 @@
+"""Real programs, built for size by clang and by `secondpass cc`: bytes of text, build times, their own tests.
+
+    python benchmarks/programs.py --out build/programs                       # all of them, effort 0
+    python benchmarks/programs.py --out build/programs --programs zlib --efforts 0 1 2 --flavours plain outliner
+
+Sources are Debian's (`apt-get source`, so deb-src must be on); nothing of them stays in the repository. Each program is
+built in a folder of its own for every setting: `clang -Oz`, then `secondpass cc` at each effort with a cold cache and
+with a warm one; then its own tests run. What is done is kept in OUT/results.json, and the same command goes on. Text is
+what llvm-size counts in the linked programs and shared libraries; files are measured stripped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from secondpass.llvm.toolchain import find_clang
+
+BIN = Path(sys.executable).parent
+RUNTIME = "--start-no-unused-arguments -rtlib=libgcc -unwindlib=libgcc -stdlib=libstdc++ --end-no-unused-arguments"
+FLAVOURS = {
+    "plain": ("-Oz", ""),
+    "sections": ("-Oz -ffunction-sections -fdata-sections", "-Wl,--gc-sections"),
+    "outliner": ("-Oz -mllvm -enable-machine-outliner", ""),
+}
+CONFIGURE = "./configure --disable-dependency-tracking"
+CMAKE = "cmake -S . -B out -DCMAKE_BUILD_TYPE=None -DCMAKE_POLICY_VERSION_MINIMUM=3.5"
+BASELINE = "clang"
+
+
+@dataclass(frozen=True)
+class Program:
+    """How a program is built and tested; commands run in its source, with CC, CXX, CFLAGS, CXXFLAGS and LDFLAGS set."""
+
+    package: str
+    configure: str
+    build: str
+    test: str
+    made: tuple[str, ...]
+    """Patterns of what is measured."""
+
+
+PROGRAMS = {
+    it.package: it
+    for it in (
+        Program("zlib", "./configure", "make -j2 all", "make test", ("minigzip", "example")),
+        Program(
+            "bzip2",
+            "true",
+            'make -j2 CC="$CC" CFLAGS="$CFLAGS -D_FILE_OFFSET_BITS=64" LDFLAGS="$LDFLAGS" bzip2 bzip2recover',
+            'make CC="$CC" CFLAGS="$CFLAGS -D_FILE_OFFSET_BITS=64" test',
+            ("libbz2.so.*.*.*", "bzip2"),
+        ),
+        Program("cjson", CMAKE, "cmake --build out -j2", "ctest --test-dir out", ("out/libcjson.so.*.*.*",)),
+        Program("jansson", f"autoreconf -i && {CONFIGURE}", "make -j2", "make check", ("src/.libs/libjansson.so.*.*.*",)),
+        Program("libyaml", CONFIGURE, "make -j2", "make check", ("src/.libs/libyaml-0.so.*.*.*",)),
+        Program(
+            "expat",
+            f"{CONFIGURE} --without-docbook",
+            "make -j2",
+            "make check",
+            ("lib/.libs/libexpat.so.*.*.*", "xmlwf/.libs/xmlwf"),
+        ),
+        Program("mawk", CONFIGURE, "make -j2", "make check", ("mawk",)),
+        Program("gzip", CONFIGURE, "make -j2", "make check", ("gzip",)),
+        Program(
+            "xz-utils",
+            f"{CONFIGURE} --disable-doc",
+            "make -j2",
+            "make check",
+            ("src/liblzma/.libs/liblzma.so.*.*.*", "src/xz/.libs/xz"),
+        ),
+        Program("libpng1.6", CONFIGURE, "make -j2", "make check", (".libs/libpng16.so.*.*.*",)),
+        Program(
+            "tinyxml2",
+            f"{CMAKE} -DBUILD_SHARED_LIBS=ON",
+            "cmake --build out -j2",
+            "ctest --test-dir out",
+            ("out/*.so.*.*.*",),
+        ),
+        Program(
+            "pugixml",
+            f"{CMAKE} -DBUILD_SHARED_LIBS=ON -DPUGIXML_BUILD_TESTS=ON",
+            "cmake --build out -j2",
+            "ctest --test-dir out",
+            ("out/libpugixml.so.*.*", "out/pugixml-check"),
+        ),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One build of one program.
+
+    Attributes:
+        text: bytes of text of all that was made.
+        stripped: bytes of the files without symbols.
+        seconds: of the build, without configuring.
+        warm: of a second build of the same source with the cache that the first one filled; None for clang's.
+        passed: whether the tests' command ended well.
+        tests: what their summary counts as passed; None where there is no summary.
+    """
+
+    text: int
+    stripped: int
+    seconds: float
+    warm: float | None
+    passed: bool
+    tests: int | None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--programs", nargs="+", choices=PROGRAMS, default=list(PROGRAMS), metavar="NAME")
+    parser.add_argument("--efforts", nargs="+", type=int, default=[0])
+    parser.add_argument("--flavours", nargs="+", choices=FLAVOURS, default=["plain"])
+    options = parser.parse_args()
+    options.out = options.out.absolute()
+    options.out.mkdir(parents=True, exist_ok=True)
+    settings = [BASELINE, *(f"effort {it}" for it in options.efforts)]
+    results = Results(options.out / "results.json")
+    for name in options.programs:
+        for flavour in options.flavours:
+            for setting in settings:
+                if results.get(name, flavour, setting) is None:
+                    results.put(name, flavour, setting, measured(PROGRAMS[name], options.out, flavour, setting))
+    for flavour in options.flavours:
+        print(f"\n{flavour}: {' '.join(FLAVOURS[flavour]).strip()}\n")
+        print_table(results, options.programs, flavour, settings)
+    return 0
+
+
+class Results:
+    """Runs on disk, by program, flavour and setting."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._runs: dict[str, dict] = json.loads(path.read_text()) if path.exists() else {}
+
+    def get(self, *key: str) -> Run | None:
+        found = self._runs.get("/".join(key))
+        return Run(**found) if found else None
+
+    def put(self, *key_and_run) -> None:
+        *key, run = key_and_run
+        self._runs["/".join(key)] = asdict(run)
+        self._path.write_text(json.dumps(self._runs, indent=1) + "\n")
+        print(f"{' / '.join(key)}: {run}", flush=True)
+
+
+def measured(program: Program, out: Path, flavour: str, setting: str) -> Run:
+    """Build, test and measure."""
+    folder = out / f"{program.package}-{flavour}-{setting.replace(' ', '-')}"
+    environment = variables(out, folder, flavour, setting)
+    seconds = build(program, out, folder, environment)
+    warm = None
+    if setting != BASELINE:
+        warm = build(program, out, folder, environment)
+    made = [path for pattern in program.made for path in folder.glob(pattern) if not path.is_symlink()]
+    if len(made) < len(program.made):
+        sys.exit(f"{folder}: {program.made} were not all made; see its build.txt")
+    tests = run(program.test, folder, environment, folder / "test.txt")
+    return Run(
+        sum(map(text_size, made)),
+        sum(stripped_size(it, folder) for it in made),
+        round(seconds, 1),
+        warm and round(warm, 1),
+        tests == 0,
+        count_of_tests((folder / "test.txt").read_text(errors="replace")),
+    )
+
+
+def build(program: Program, out: Path, folder: Path, environment: Mapping[str, str]) -> float:
+    """Build from the pristine source; wall seconds."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(source_of(program.package, out), folder, symlinks=True)
+    if run(program.configure, folder, environment | {"SECONDPASS_LOG": ""}, folder / "configure.txt"):
+        sys.exit(f"{folder}: cannot be configured; see its configure.txt")
+    start = time.perf_counter()
+    if run(program.build, folder, environment, folder / "build.txt"):
+        sys.exit(f"{folder}: cannot be built; see its build.txt")
+    return time.perf_counter() - start
+
+
+def variables(out: Path, folder: Path, flavour: str, setting: str) -> dict[str, str]:
+    flags, link = FLAVOURS[flavour]
+    clang = find_clang()
+    compilers = {"CC": f"{clang} {RUNTIME}", "CXX": f"{clang}++ {RUNTIME}"}
+    if setting != BASELINE:
+        compilers = {"CC": f"{BIN}/secondpass cc", "CXX": f"{BIN}/secondpass c++"}
+    cache = out / "caches" / folder.name
+    shutil.rmtree(cache, ignore_errors=True)
+    return {
+        **os.environ,
+        **compilers,
+        "CFLAGS": flags,
+        "CXXFLAGS": flags,
+        "LDFLAGS": link,
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "SECONDPASS_EFFORT": setting.removeprefix("effort "),
+        "SECONDPASS_CACHE_DIR": str(cache),
+        "SECONDPASS_LOG": str(out / f"{folder.name}.log"),
+    }
+
+
+def run(command: str, folder: Path, environment: Mapping[str, str], log: Path) -> int:
+    with log.open("w") as sink:
+        return subprocess.run(
+            ["sh", "-ec", command], cwd=folder, env=environment, stdout=sink, stderr=sink, stdin=subprocess.DEVNULL
+        ).returncode
+
+
+def source_of(package: str, out: Path) -> Path:
+    """The unpacked source, fetched once."""
+    folder = out / "sources" / package
+    if not folder.exists():
+        fetched = out / "fetched"
+        fetched.mkdir(exist_ok=True)
+        command = ["apt-get", "source", "--download-only", "-o", "APT::Sandbox::User=root", package]
+        subprocess.run(command, cwd=fetched, check=True, stdout=subprocess.DEVNULL)
+        (description,) = fetched.glob(f"{package}_*.dsc")
+        folder.parent.mkdir(exist_ok=True)
+        subprocess.run(["dpkg-source", "-x", description, folder], check=True, stdout=subprocess.DEVNULL)
+    return folder
+
+
+def text_size(path: Path) -> int:
+    lines = subprocess.run([BIN / "llvm-size", path], capture_output=True, text=True, check=True).stdout.splitlines()
+    return int(lines[1].split()[0])
+
+
+def stripped_size(path: Path, folder: Path) -> int:
+    target = folder / "stripped"
+    subprocess.run([BIN / "llvm-strip", path, "-o", target], check=True)
+    return target.stat().st_size
+
+
+def count_of_tests(said: str) -> int | None:
+    """Automake's and ctest's summaries."""
+    counts = re.findall(r"^# PASS:\s+(\d+)", said, re.MULTILINE)
+    if counts:
+        return sum(map(int, counts))
+    if found := re.search(r"tests passed, (\d+) tests failed out of (\d+)", said):
+        return int(found[2]) - int(found[1])
+    return None
+
+
+def print_table(results: Results, programs: Sequence[str], flavour: str, settings: Sequence[str]) -> None:
+    print("| program | built by | text | against clang | stripped | against clang | build s | again s | tests |")
+    print("|---|---|---:|---:|---:|---:|---:|---:|---|")
+    ratios: dict[str, list[float]] = {}
+    for name in programs:
+        base = results.get(name, flavour, BASELINE)
+        for setting in settings:
+            it = results.get(name, flavour, setting)
+            ratios.setdefault(setting, []).append(it.text / base.text)
+            passed = "pass" if it.passed else "FAIL"
+            print(
+                f"| {name} | {setting} | {it.text:,} | {it.text / base.text - 1:+.1%} | {it.stripped:,} "
+                f"| {it.stripped / base.stripped - 1:+.1%} | {it.seconds:.1f} | {'' if it.warm is None else it.warm} "
+                f"| {passed}{'' if it.tests is None else f' {it.tests}'} |"
+            )
+    for setting, values in pairs(ratios):
+        mean = math.exp(sum(map(math.log, values)) / len(values))
+        print(f"\n{setting}: text {mean - 1:+.2%} against clang -Oz, geometric mean of {len(values)} programs")
+
+
+def pairs(ratios: Mapping[str, list[float]]) -> Iterator[tuple[str, list[float]]]:
+    return ((setting, values) for setting, values in ratios.items() if setting != BASELINE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
