@@ -1,16 +1,20 @@
 """Do the passes keep what programs mean? Csmith programs, built at -Oz and through pass lists, must print the same.
 
-    python benchmarks/differential.py --programs 50 --lists 100 --out build/differential
+    python benchmarks/differential.py --programs 500 --out build/differential              # what users get
+    python benchmarks/differential.py --programs 20 --lists 100 --each --out build/differential
 
-Every program is compiled by the bundled clang, once at -Oz and once a pass list: each word of the
-vocabulary on the unoptimised code, after `sroa`, before and after -Oz, then random lists. Programs
-and lists come from the seed. Each difference is written down with its program, list and the
-shortest list that still shows it. Needs Debian's `csmith`, `libcsmith-dev` and a linker.
+Every program is compiled by the bundled clang at -Oz, and by us: as `optimize` makes it, with sampled answers
+of the model and with lists drawn from the coreset and the winners of the tuner, each function with its own; and
+through lists for the whole program: some of those, some random, and with `--each` every word of the vocabulary
+on the unoptimised code, after `sroa`, before and after -Oz. Programs and lists come from the seed. Each
+difference is written down with its program, list and the shortest list that still shows it. Needs Debian's
+`csmith`, `libcsmith-dev` and a linker.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import random
 import subprocess
@@ -19,14 +23,20 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from secondpass.engines.onnx import OnnxEngine
 from secondpass.llvm.jobs import Job
+from secondpass.llvm.library import load
 from secondpass.llvm.passes import PassList
 from secondpass.llvm.sandbox import Sandbox
 from secondpass.llvm.toolchain import find_clang
 from secondpass.llvm.vocabulary import VOCABULARY
+from secondpass.optimize import optimize
+from secondpass.prompt import Objective
+from secondpass.strategies.sampling import Sample
 
 OZ = "default<O2>"
 WORDS = [entry.text for entry in VOCABULARY]
+KNOWLEDGE = Path(__file__).parent.parent / "src" / "secondpass" / "tuner" / "knowledge_data"
 RUN_SECONDS = 5
 CSMITH = "csmith --max-funcs 5 --max-block-depth 3 --max-block-size 4 --no-volatiles".split()
 
@@ -34,18 +44,37 @@ CSMITH = "csmith --max-funcs 5 --max-block-depth 3 --max-block-size 4 --no-volat
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--programs", type=int, default=50)
-    parser.add_argument("--lists", type=int, default=100, help="random lists a program, beside the systematic ones")
+    parser.add_argument("--lists", type=int, default=10, help="random lists a program")
+    parser.add_argument("--winners", type=int, default=10, help="lists a program from the coreset and the winners")
+    parser.add_argument("--each", action="store_true", help="every word of the vocabulary too")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    ran, differences = 0, []
+    ran, differences = 0, 0
+    engine = OnnxEngine.load(words=[entry.text for entry in load().vocabulary()], threads=1)
+    known = {it: winners(it) for it in Objective}
     with Sandbox() as sandbox, ThreadPoolExecutor(os.cpu_count()) as pool:
         for number in range(options.programs):
             program = Program(options.out, options.seed * 1_000_000 + number)
             if not program.usable:
                 continue
-            lists = list(lists_for(random.Random(program.seed), options.lists))
+            rng = random.Random(program.seed)
+            objective = rng.choice(list(Objective))
+            ours = optimize(
+                program.module,
+                engine,
+                Sample(3, engine.temperature, program.seed),
+                sandbox,
+                objective=objective,
+                coreset=rng.sample(known[objective], options.winners),
+            )
+            ran += 1
+            if not program.agrees(ours.bitcode):
+                differences += 1
+                print(f"program {program.seed}, as a whole: {[(it.name, str(it.passes)) for it in ours.functions]}")
+            drawn = rng.sample(known[objective], options.winners)
+            lists = [*drawn, *lists_for(rng, options.lists), *(every_word() if options.each else ())]
             job = Job(program.bitcode, tuple(map(str, lists)), keep=True)
             outcomes = sandbox.compile(job)
             built = [(passes, it.bitcode) for passes, it in zip(lists, outcomes) if it.bitcode is not None]
@@ -54,10 +83,16 @@ def main() -> int:
             wrong = [passes for passes, agrees in zip(distinct.values(), agreements) if not agrees]
             ran += len(distinct)
             for passes in shortest_causes(sandbox, program, wrong):
-                differences.append(passes)
+                differences += 1
                 print(f"program {program.seed}: {passes}", flush=True)
-            print(f"{number + 1} programs, {ran} distinct results, {len(differences)} differ", flush=True)
+            print(f"{number + 1} programs, {ran} distinct results, {differences} differ", flush=True)
     return 1 if differences else 0
+
+
+def winners(objective: Objective) -> list[PassList]:
+    """The coreset and what else won on functions."""
+    knowledge = json.loads((KNOWLEDGE / f"{objective}.json").read_text())
+    return [PassList.of(*words.split()) for words in dict.fromkeys((*knowledge["coreset"], *knowledge["winners"]))]
 
 
 class Program:
@@ -70,10 +105,10 @@ class Program:
         made = subprocess.run([*CSMITH, "--seed", str(seed)], capture_output=True, check=True, cwd=folder)
         self._source.write_bytes(made.stdout)
         flags = ["-Oz", "-w", "-I/usr/include/csmith"]
-        bitcode = self._source.with_suffix(".bc")
+        self.module = self._source.with_suffix(".bc")
         compile_only = ["-Xclang", "-disable-llvm-passes", "-emit-llvm", "-c"]
-        subprocess.run([find_clang(), *flags, *compile_only, self._source, "-o", bitcode], check=True)
-        self.bitcode = bitcode.read_bytes()
+        subprocess.run([find_clang(), *flags, *compile_only, self._source, "-o", self.module], check=True)
+        self.bitcode = self.module.read_bytes()
         plain = self._source.with_suffix(".oz")
         subprocess.run([find_clang(), *flags, self._source, "-o", plain], check=True)
         self._expected = output_of(plain)
@@ -105,11 +140,14 @@ def output_of(program: Path) -> bytes | None:
 
 
 def lists_for(rng: random.Random, count: int) -> Iterator[PassList]:
+    for _ in range(count):
+        yield PassList.of(*rng.choices(WORDS, k=rng.randint(2, 16)))
+
+
+def every_word() -> Iterator[PassList]:
     for word in WORDS:
         for words in ([word], ["sroa", word], [word, OZ], [OZ, word]):
             yield PassList.of(*words)
-    for _ in range(count):
-        yield PassList.of(*rng.choices(WORDS, k=rng.randint(2, 16)))
 
 
 def shortest_causes(sandbox: Sandbox, program: Program, wrong: list[PassList]) -> set[PassList]:

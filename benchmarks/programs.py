@@ -27,13 +27,14 @@ from pathlib import Path
 from secondpass.llvm.toolchain import find_clang
 
 BIN = Path(sys.executable).parent
-RUNTIME = "--start-no-unused-arguments -rtlib=libgcc -unwindlib=libgcc -stdlib=libstdc++ --end-no-unused-arguments"
+SYSTEM = "-rtlib=libgcc -unwindlib=libgcc -stdlib=libstdc++ -fuse-ld=bfd"
+RUNTIME = f"--start-no-unused-arguments {SYSTEM} --end-no-unused-arguments"
 FLAVOURS = {
     "plain": ("-Oz", ""),
     "sections": ("-Oz -ffunction-sections -fdata-sections", "-Wl,--gc-sections"),
     "outliner": ("-Oz -mllvm -enable-machine-outliner", ""),
 }
-CONFIGURE = "./configure --disable-dependency-tracking"
+CONFIGURE = "test -x configure || autoreconf -i; ./configure --disable-dependency-tracking"
 CMAKE = "cmake -S . -B out -DCMAKE_BUILD_TYPE=None -DCMAKE_POLICY_VERSION_MINIMUM=3.5"
 BASELINE = "clang"
 
@@ -62,7 +63,7 @@ PROGRAMS = {
             ("libbz2.so.*.*.*", "bzip2"),
         ),
         Program("cjson", CMAKE, "cmake --build out -j2", "ctest --test-dir out", ("out/libcjson.so.*.*.*",)),
-        Program("jansson", f"autoreconf -i && {CONFIGURE}", "make -j2", "make check", ("src/.libs/libjansson.so.*.*.*",)),
+        Program("jansson", CONFIGURE, "make -j2", "make check", ("src/.libs/libjansson.so.*.*.*",)),
         Program("libyaml", CONFIGURE, "make -j2", "make check", ("src/.libs/libyaml-0.so.*.*.*",)),
         Program(
             "expat",
@@ -208,7 +209,7 @@ def variables(out: Path, folder: Path, flavour: str, setting: str) -> dict[str, 
         "CFLAGS": flags,
         "CXXFLAGS": flags,
         "LDFLAGS": link,
-        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "PATH": f"{os.environ['PATH']}:{BIN}",
         "SECONDPASS_EFFORT": setting.removeprefix("effort "),
         "SECONDPASS_CACHE_DIR": str(cache),
         "SECONDPASS_LOG": str(out / f"{folder.name}.log"),

@@ -88,13 +88,17 @@ def _named(path: str) -> _Compiler:
 
 
 def _bundled(language: str) -> _Compiler:
-    """The clang that comes along, with the system's run-time libraries: its own would be missing where programs run."""
+    """The clang that comes along, with the system's linker and run-time libraries: its own linker knows fewer options,
+    and its own libraries would be missing where programs run.
+    """
     from secondpass.llvm.toolchain import find_clang
 
     clang = find_clang()
     runtime = ["-rtlib=libgcc", "-unwindlib=libgcc"]
     if any(Path("/usr/include/c++").glob("*/vector")):
         runtime.append("-stdlib=libstdc++")
+    if Path("/usr/bin/ld.bfd").exists():
+        runtime.append("-fuse-ld=bfd")
     name = str(clang.with_name("clang++")) if language == "c++" else str(clang)
     return _Compiler((name, "--start-no-unused-arguments", *runtime, "--end-no-unused-arguments"), is_clang=True)
 
