@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -101,8 +101,9 @@ def collect(
     reports: dict[str, ProjectReport] = {}
     earlier = _reports(out)
     with full_disk_is_clear(out), ThreadPoolExecutor(jobs) as pool:
-        waiting = [pool.submit(_one, out, it, it.name in old, processes, earlier) for it in (*sources, *mended)]
-        try:
+        waiting: list[Future[ProjectReport]] = []
+        try:  # from here: Ctrl-C may come before the first is waited for, and the pool waits for what it has begun
+            waiting += [pool.submit(_one, out, it, it.name in old, processes, earlier) for it in (*sources, *mended)]
             for done in as_completed(waiting):
                 if isinstance(done.exception(), Stopped):  # another one says why
                     continue
