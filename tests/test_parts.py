@@ -131,6 +131,49 @@ def test_inline_functions_of_cpp_keep_their_linkage_and_groups():
     assert re.search(r"call .*@_Z5scalev\(", ours), "a weak function may be another one when it is linked"
 
 
+ALIASES = r"""
+#include <cstdio>
+struct A { int x; A(int v); ~A(); virtual int f(); };
+A::A(int v) : x(v * 3) { std::printf("A%d ", v); }
+A::~A() { std::printf("~A%d ", x); }
+int A::f() { return x + 1; }
+struct B : A { B(int v) : A(v + 1) {} int f() override { return A::f() * 2; } };
+template <class T> struct C { T t; C(T v); ~C() { std::printf("~C "); } };
+template <class T> C<T>::C(T v) : t(v) {}
+template struct C<int>;
+extern "C" {
+int base(int x) { return x * x + 1; }
+int other(int) __attribute__((alias("base")));
+int replaceable(int) __attribute__((weak, alias("base")));
+int table[4] = {1, 2, 3, 4};
+extern int view[4] __attribute__((alias("table")));
+}
+int main() {
+    B b(2); A a(5); C<int> c(4);
+    std::printf("%d %d %d %d %d %d\n", b.f(), a.f(), c.t, other(3), replaceable(4), view[2]);
+}
+"""
+
+
+@needs_linker
+def test_second_names_of_functions_and_variables_stay(tmp_path):
+    source = tmp_path / "aliases.cpp"
+    source.write_text(ALIASES)
+    libraries = "-stdlib=libstdc++", "-unwindlib=libgcc", "-rtlib=libgcc", "-lstdc++"
+    text = unoptimised(source, "-stdlib=libstdc++")
+    with rebuilt(text) as module:
+        (tmp_path / "aliases.o").write_bytes(module.emit("obj"))
+        ours = module.to_text()
+    assert sorted(re.findall(r"^@(\S+) = .*alias", ours, re.MULTILINE)) == sorted(
+        re.findall(r"^@(\S+) = .*alias", text, re.MULTILINE)
+    )
+    assert re.search(r"(call|invoke) .*@replaceable\(", ours), "a weak alias may be another function when it is linked"
+    assert not re.search(r"(call|invoke) .*@other\(", ours), "one that is not can be inlined"
+    output = linked_output(tmp_path, tmp_path / "aliases.o", *libraries)
+    assert output == linked_output(tmp_path, source, *libraries)
+    assert "20 16 4 10 17 3" in output
+
+
 @pytest.mark.parametrize(
     ("source", "flags", "reason"),
     [
@@ -140,7 +183,12 @@ def test_inline_functions_of_cpp_keep_their_linkage_and_groups():
             (),
             "computed goto",
         ),
-        ('int f(void) { return 1; } int g(void) __attribute__((alias("f")));', (), "aliases"),
+        (
+            "static int one(void) { return 1; } static int (*which(void))(void) { return one; }"
+            ' int f(void) __attribute__((ifunc("which")));',
+            (),
+            "ifuncs",
+        ),
     ],
 )
 def test_what_cannot_be_taken_apart_is_refused_with_the_reason(source, flags, reason):

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Self
 
@@ -35,6 +35,12 @@ _BINDING = (capi.EXTERNAL, capi.LINKONCE_ODR, capi.WEAK_ODR, *_LOCAL)
 """Linkages under which the body that is there does what the one that will be linked does."""
 
 
+_ALIAS = re.compile(
+    r"""^(@(?:[-\w.$]+|"[^"]*"))\ =\ (?:[\w()]+\ )*alias\ (.*),\ ptr\ @([-\w.$]+|"[^"]*")$""", re.MULTILINE | re.VERBOSE
+)
+"""An alias in IR text: its name, its type, its target's name."""
+
+
 class Parts:
     """The functions of a module. Close it, or use `with`.
 
@@ -49,8 +55,13 @@ class Parts:
         self._whole = _Whole.copy_of(module)
         try:
             self._whole.refuse()
+            self._aliases = self._whole.aliases()
+            if self._aliases:
+                with self._whole as before:
+                    self._whole = _Whole.parse(before.without_aliases(self._aliases))
+            pinned = self._whole.pin({it.target for it in self._aliases})
             self._whole.inline_single_calls()
-            self._symbols = self._whole.expose()
+            self._symbols = self._whole.expose() | pinned
             self._callees = self._whole.calls()
             self._sizes = {it.name: it.instructions for it in self._whole.functions()}
             self._bodies: dict[str, bytes] = {}
@@ -110,6 +121,11 @@ class Parts:
         whole = _Whole.copy_of(self._whole)
         try:
             whole.replace(self._bodies, self._symbols)
+            if self._aliases:
+                with whole as linked:
+                    whole = _Whole.parse(linked.with_aliases(self._aliases))
+            whole.run("globaldce")
+            whole.verify()
         except BaseException:
             whole.close()
             raise
@@ -122,6 +138,21 @@ class _Symbol:
 
     linkage: int
     visibility: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Alias:
+    """A second name: as text has it (`@x`, `@"y z"`), its line, whether it is of a function, and the first name."""
+
+    name: str
+    line: str
+    of_function: bool
+    target: str
+
+    @property
+    def declaration(self) -> str:
+        """A line that makes it a symbol of another module."""
+        return f"declare void {self.name}()" if self.of_function else f"{self.name} = external global i8"
 
 
 class _Whole(Module):
@@ -139,8 +170,48 @@ class _Whole(Module):
         taken = re.search(r"blockaddress\((@[^,]+),", self.to_text())  # LLVM 23 keeps no uses of a block's address
         if taken:
             raise LLVMError(f"labels of {taken[1]} have their addresses taken (computed goto)")
-        if next(self._values("GlobalAlias"), None) or next(self._values("GlobalIFunc"), None):
-            raise LLVMError("it has aliases or ifuncs")
+        if next(self._values("GlobalIFunc"), None):
+            raise LLVMError("it has ifuncs, which need their resolvers beside them")
+
+    def aliases(self) -> list[_Alias]:
+        """The second names of functions and variables, as the module's text has them.
+
+        Raises:
+            LLVMError: one is of a part of a variable, or of another alias.
+        """
+        names = {self._name(it) for it in (*self._values("Function"), *self._values("Global"))}
+        found = [_Alias(it[1], it[0], it[2].endswith(")"), _unquoted(it[3])) for it in _ALIAS.finditer(self.to_text())]
+        if len(found) != sum(1 for _ in self._values("GlobalAlias")) or any(it.target not in names for it in found):
+            raise LLVMError("it has an alias of something else than a function or a variable")
+        return found
+
+    def without_aliases(self, aliases: Sequence[_Alias]) -> str:
+        """The text with declarations in the place of aliases; what may not be replaced at link time is called by its
+        first name, so that it can be inlined.
+        """
+        for alias in list(self._values("GlobalAlias")):
+            if self._api.LLVMGetLinkage(alias) in _BINDING:
+                self._api.LLVMReplaceAllUsesWith(alias, self._api.LLVMAliasGetAliasee(alias))
+        declared = "".join(it.declaration + "\n" for it in aliases)
+        return _ALIAS.sub("", self.to_text()) + declared
+
+    def with_aliases(self, aliases: Sequence[_Alias]) -> str:
+        """The text with the aliases again."""
+        names = "|".join(re.escape(it.name) for it in aliases)
+        declared = re.compile(rf"^(?:declare [^\n]*(?:{names})\([^\n]*|(?:{names}) = external [^\n]*)\n", re.MULTILINE)
+        return declared.sub("", self.to_text()) + "".join(it.line + "\n" for it in aliases)
+
+    def pin(self, names: Set[str]) -> dict[str, _Symbol]:
+        """Keep functions and variables whatever becomes of their uses; what they were, by name."""
+        pinned: dict[str, _Symbol] = {}
+        for value in (*self._values("Function"), *self._values("Global")):
+            if self._name(value) in names:
+                linkage = self._api.LLVMGetLinkage(value)
+                pinned[self._name(value)] = _Symbol(linkage, self._api.LLVMGetVisibility(value))
+                self._api.LLVMSetLinkage(value, capi.EXTERNAL)
+                if linkage in _LOCAL:
+                    self._api.LLVMSetVisibility(value, capi.HIDDEN)
+        return pinned
 
     def inline_single_calls(self) -> None:
         """Inline static functions that are called in one place and used nowhere else, as -Oz does."""
@@ -221,8 +292,6 @@ class _Whole(Module):
             api.LLVMSetVisibility(value, symbol.visibility)
             if comdats.get(name):
                 api.LLVMSetComdat(value, comdats[name])
-        self.run("globaldce")
-        self.verify()
 
     # Inside
 
@@ -281,6 +350,14 @@ def levels(callees: Mapping[str, Set[str]]) -> Iterator[tuple[str, ...]]:
                 depth[name] = max(depth[name], depth[callee] + 1)
     for level in range(max(depth.values(), default=-1) + 1):
         yield tuple(name for name in callees if depth[name] == level)
+
+
+def _unquoted(name: str) -> str:
+    """A name out of IR text, where it is quoted and bytes are escaped if it holds what names seldom hold."""
+    if not name.startswith('"'):
+        return name
+    raw = re.sub(rb"\\([0-9A-Fa-f]{2})", lambda it: bytes([int(it[1], 16)]), name[1:-1].encode())
+    return raw.decode("utf-8", "surrogateescape")
 
 
 def _encoded(name: str) -> bytes:
