@@ -141,6 +141,9 @@ struct B : A { B(int v) : A(v + 1) {} int f() override { return A::f() * 2; } };
 template <class T> struct C { T t; C(T v); ~C() { std::printf("~C "); } };
 template <class T> C<T>::C(T v) : t(v) {}
 template struct C<int>;
+struct D : C<int> { D(); ~D(); };
+D::D() : C(1) {}
+D::~D() {}
 extern "C" {
 int base(int x) { return x * x + 1; }
 int other(int) __attribute__((alias("base")));

@@ -177,9 +177,10 @@ class _Whole(Module):
         """The second names of functions and variables, as the module's text has them.
 
         Raises:
-            LLVMError: one is of a part of a variable, or of another alias.
+            LLVMError: one is of a part of a variable.
         """
-        names = {self._name(it) for it in (*self._values("Function"), *self._values("Global"))}
+        kinds = "Function", "Global", "GlobalAlias"
+        names = {self._name(it) for kind in kinds for it in self._values(kind)}
         found = [_Alias(it[1], it[0], it[2].endswith(")"), _unquoted(it[3])) for it in _ALIAS.finditer(self.to_text())]
         if len(found) != sum(1 for _ in self._values("GlobalAlias")) or any(it.target not in names for it in found):
             raise LLVMError("it has an alias of something else than a function or a variable")
