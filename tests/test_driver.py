@@ -237,6 +237,24 @@ def test_a_killed_build_leaves_an_object_or_none_and_the_next_one_works(build):
     assert [it["cached"] for it in build.records()] == [False]
 
 
+def test_an_optimiser_that_is_killed_is_one_warning_and_clangs_object(build):
+    shutil.copy(CODEC, build.folder / "codec.c")
+    command = [BIN / "secondpass", "cc", "-Oz", "-c", "codec.c"]
+    process = subprocess.Popen(command, cwd=build.folder, env=build.environment, stderr=subprocess.PIPE, text=True)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        found = [it for it in children.read_text().split() if b"secondpass" in Path(f"/proc/{it}/cmdline").read_bytes()]
+        if found and (build.folder / "codec.o").exists():
+            os.kill(int(found[0]), signal.SIGKILL)
+            break
+        time.sleep(0.01)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert said.count("\n") == 1 and "its optimiser ended with code -9; the object is clang's" in said
+    assert elf.function_sizes((build.folder / "codec.o").read_bytes())["compress"]
+
+
 # The report
 
 

@@ -202,7 +202,7 @@ class _Build:
 
     def _improve(self, source: Source, output: Path) -> Record:
         """Put our object in the place of clang's where it is smaller."""
-        from secondpass.driver.smaller import sizes, smaller
+        from secondpass.driver.smaller import sizes, smaller_apart
         from secondpass.llvm import elf
 
         theirs = output.read_bytes()
@@ -212,7 +212,7 @@ class _Build:
             return record
         try:
             options = self._command.without_dependencies()
-            made = smaller(self._compiler.command, options, source.path, source.language, self._effort)
+            made = smaller_apart(self._compiler.command, options, source.path, source.language, self._effort)
             record = replace(record, note=made.note)
             after = elf.text_size(made.image)
             if after < before:

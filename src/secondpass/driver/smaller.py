@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,11 +11,13 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from secondpass.effort import effort
-from secondpass.errors import ToolchainError
+from secondpass.errors import SandboxError, ToolchainError
 from secondpass.llvm import elf
 from secondpass.prompt import Objective
 
 if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
     from secondpass.engines.base import Engine
     from secondpass.strategies.base import Strategy
 
@@ -63,6 +66,39 @@ def smaller(
         module.write_bytes(result.bitcode)
         _run([*clang, *options, *_LATEST, "-Qunused-arguments", "-o", str(native), "-x", "ir", str(module)])
         return Smaller(native.read_bytes(), result.note)
+
+
+def smaller_apart(clang: Sequence[str], options: Sequence[str], source: Path, language: str, level: int) -> Smaller:
+    """`smaller` in a process of its own: a module that kills LLVM here costs an object of ours, not the build.
+
+    Raises:
+        SandboxError: the process died.
+        SecondpassError: as `smaller`.
+    """
+    context = multiprocessing.get_context("fork")  # nothing is loaded yet that a child could not have
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(theirs, (clang, options, source, language, level)))
+    process.start()
+    theirs.close()
+    try:
+        found: Smaller | Exception = ours.recv()
+    except EOFError:
+        process.join()
+        found = SandboxError(f"its optimiser ended with code {process.exitcode}")
+    finally:
+        ours.close()
+        process.join()
+    if isinstance(found, Exception):
+        raise found
+    return found
+
+
+def _send(connection: Connection, arguments: tuple[Sequence[str], Sequence[str], Path, str, int]) -> None:
+    try:
+        found: Smaller | Exception = smaller(*arguments)
+    except Exception as error:
+        found = error
+    connection.send(found)
 
 
 def sizes(before: bytes, after: bytes) -> dict[str, tuple[int, int]]:

@@ -206,7 +206,7 @@ class _Whole(Module):
         """Keep functions and variables whatever becomes of their uses; what they were, by name."""
         pinned: dict[str, _Symbol] = {}
         for value in (*self._values("Function"), *self._values("Global")):
-            if self._name(value) in names:
+            if self._name(value) in names and not self._api.LLVMIsDeclaration(value):
                 linkage = self._api.LLVMGetLinkage(value)
                 pinned[self._name(value)] = _Symbol(linkage, self._api.LLVMGetVisibility(value))
                 self._api.LLVMSetLinkage(value, capi.EXTERNAL)
