@@ -244,7 +244,7 @@ def test_an_optimiser_that_is_killed_is_one_warning_and_clangs_object(build):
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
-        found = [it for it in children.read_text().split() if b"secondpass" in Path(f"/proc/{it}/cmdline").read_bytes()]
+        found = [it for it in children.read_text().split() if b"\0cc\0-Oz" in Path(f"/proc/{it}/cmdline").read_bytes()]
         if found and (build.folder / "codec.o").exists():
             os.kill(int(found[0]), signal.SIGKILL)
             break
