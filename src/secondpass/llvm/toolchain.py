@@ -10,7 +10,6 @@ This module only finds files. It loads nothing and knows nothing of LLVM's funct
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import re
 import shutil
@@ -129,9 +128,11 @@ def _wheel_prefixes(distribution: str) -> Iterator[Path]:
     """Where a wheel's data files may lie: this environment, or a `pip install --target` folder."""
     yield Path(sysconfig.get_path("data"))
     yield Path(sys.prefix)
+    from importlib import metadata  # its import is a third of what a cached compilation takes
+
     try:
-        files = importlib.metadata.distribution(distribution).files or []
-    except importlib.metadata.PackageNotFoundError:
+        files = metadata.distribution(distribution).files or []
+    except metadata.PackageNotFoundError:
         return
     for file in files:
         if file.parent.name in {"lib", "bin"}:
