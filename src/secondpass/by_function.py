@@ -69,11 +69,12 @@ def by_function(
     """
     with Module.parse(bitcode) as module, Parts(module) as parts:
         chosen: dict[str, PassList] = {}
+        dropped = parts.names - kept
         total = sum(map(len, parts.levels))
         for level in parts.levels:
             report(len(chosen), total)
             # All before any is replaced: the order in a level cannot matter.
-            counted = {name: parts.source(name, parts.names - kept) for name in level}
+            counted = {name: parts.source(name, dropped) for name in level}
             sources = {name: parts.source(name) for name in level}
             best = _best(counted, lists, objective, sandbox, is_over)
             again = (Job(sources[name], (_cleaned(it),), name, keep=True) for name, it in best.items())

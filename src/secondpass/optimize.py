@@ -122,6 +122,13 @@ class _Asked:
     oz: int | None = None
     note: str = ""
 
+    def answered(self) -> Iterator[tuple[PassList, str]]:
+        """The valid lists of the answers, and which attempt each is of."""
+        for attempt in self.attempts:
+            answer = attempt.verdict.answer
+            if isinstance(answer, Answer) and attempt.verdict.valid:
+                yield answer.passes, attempt.origin
+
     @property
     def origin(self) -> str:
         """Which attempt was the first to be best for the function alone; -Oz where none beat it."""
@@ -313,10 +320,8 @@ def _candidates(module: Module, asked: dict[str, _Asked], coreset: Sequence[Pass
 def _answered(asked: dict[str, _Asked]) -> Iterator[tuple[PassList, str]]:
     """The valid lists of all answers, and where they come from."""
     for name, about in asked.items():
-        for attempt in about.attempts:
-            answer = attempt.verdict.answer
-            if isinstance(answer, Answer) and attempt.verdict.valid:
-                yield answer.passes, f"{attempt.origin} for {name}"
+        for passes, origin in about.answered():
+            yield passes, f"{origin} for {name}"
 
 
 def _best(
@@ -361,8 +366,7 @@ def _best(
 
 def _lists(about: _Asked, best: PassList, coreset: Sequence[PassList]) -> list[PassList]:
     """What to try on one function: -Oz, what the model said of it, the module's best list, the coreset."""
-    answers = (it.verdict.answer for it in about.attempts if it.verdict.valid)
-    said = (it.passes for it in answers if isinstance(it, Answer))
+    said = (passes for passes, _ in about.answered())
     return list(dict.fromkeys((PassList.of(load().oz_pipeline), *said, best, *coreset)))
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from secondpass.errors import InputError
+from secondpass.files import write_whole
 from secondpass.frontend import is_source, native_code
 from secondpass.llvm.module import Module
 from secondpass.optimize import Result
@@ -59,17 +59,7 @@ def write(target: Target, result: Result, flags: Sequence[str]) -> None:
     """
     data = _content(target.kind, result, flags)
     try:
-        handle, name = tempfile.mkstemp(dir=target.path.parent, prefix=f".{target.path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as sink:
-                sink.write(data)
-            umask = os.umask(0)
-            os.umask(umask)
-            Path(name).chmod(0o666 & ~umask)  # mkstemp makes it private, compilers do not
-            Path(name).replace(target.path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+        write_whole(target.path, data)
     except OSError as error:
         raise InputError(f"{target.path}: cannot be written: {error.strerror}") from error
 

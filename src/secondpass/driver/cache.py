@@ -60,6 +60,11 @@ class Cache:
         except Exception as error:  # sqlite, the disk, permissions, the library itself
             self._fails(error, directory)
 
+    @property
+    def works(self) -> bool:
+        """Whether there is any use in asking."""
+        return self._store is not None
+
     @classmethod
     def of_environment(cls) -> Cache:
         """The cache of `SECONDPASS_CACHE_DIR` and `SECONDPASS_CACHE_SIZE` (bytes; 0 for none), or the usual one."""

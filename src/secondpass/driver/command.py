@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,11 +27,12 @@ _WITH_WORD = frozenset(
 """Options whose value is the next word."""
 
 _LANGUAGES = {
-    **dict.fromkeys((".c", ".i"), "c"),
-    **dict.fromkeys((".cc", ".cp", ".cxx", ".cpp", ".CPP", ".c++", ".C", ".ii"), "c++"),
+    ".c": "c",
+    ".i": "cpp-output",
+    ".ii": "c++-cpp-output",
+    **dict.fromkeys((".cc", ".cp", ".cxx", ".cpp", ".CPP", ".c++", ".C"), "c++"),
 }
-"""Languages by suffix; a file with another suffix is compiled by clang alone, or linked."""
-_NAMED_LANGUAGES = {"c": "c", "cpp-output": "c", "c++": "c++", "c++-cpp-output": "c++"}
+"""Languages by suffix, as `-x` names them; a file with another suffix is compiled by clang alone, or linked."""
 
 _ALONE = re.compile(
     r"""
@@ -48,7 +49,7 @@ _DEPENDENCIES = frozenset(("-MD", "-MMD", "-MF", "-MT", "-MQ", "-MG", "-MP"))
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file to compile: where it stands among the words, and its language (`c` or `c++`)."""
+    """A file to compile: where it stands among the words, and its language, as `-x` names it."""
 
     index: int
     path: Path
@@ -77,19 +78,12 @@ class Command:
 
     def without_files(self) -> list[str]:
         """The options alone, but those that say what is made of the files: `-c`, `-o`, `-x` and the files."""
-        kept = list[str]()
-        for index, option, value in _items(self.words):
-            if option and option not in ("-o", "-x", "-c") and not option.startswith("-x"):
-                kept += [self.words[index], *([value] if value is not None else [])]
-        return kept
+        return _kept(self.words, lambda it: it not in ("", "-o", "-c") and not it.startswith("-x"))
 
     def without_dependencies(self) -> list[str]:
         """`without_files`, without those that write dependency files."""
-        kept, words = list[str](), self.without_files()
-        for index, option, value in _items(words):
-            if option not in _DEPENDENCIES and not option.startswith(("-MF", "-MT", "-MQ", "-Wp,-M")):
-                kept += [words[index], *([value] if value is not None else [])]
-        return kept
+        joined = "-MF", "-MT", "-MQ", "-Wp,-M"
+        return _kept(self.without_files(), lambda it: it not in _DEPENDENCIES and not it.startswith(joined))
 
     @property
     def writes_dependencies(self) -> bool:
@@ -123,10 +117,10 @@ def read_command(words: Sequence[str], *, force: bool = False) -> Command:
     for index, option, value in _items(expanded):
         word = expanded[index]
         if not option:
-            kind = _NAMED_LANGUAGES.get(language, "") if language else _LANGUAGES.get(Path(word).suffix, "")
+            kind = language or _LANGUAGES.get(Path(word).suffix, "")
             if word == "-":
                 untouched = untouched or "the source is standard input"
-            elif kind:
+            elif kind in _LANGUAGES.values():
                 sources.append(Source(index, Path(word), kind))
         elif option == "-x" or (option.startswith("-x") and value is None):
             named = value if value is not None else word[2:]
@@ -186,6 +180,15 @@ def _items(words: Sequence[str]) -> Iterator[tuple[int, str, str | None]]:
         else:
             yield index, word, None
         index += 1
+
+
+def _kept(words: Sequence[str], wanted: Callable[[str], bool]) -> list[str]:
+    """The items whose option is wanted, each with its word."""
+    kept = list[str]()
+    for index, option, value in _items(words):
+        if wanted(option):
+            kept += words[index : index + (1 if value is None else 2)]
+    return kept
 
 
 def _expanded(words: Sequence[str], depth: int = 0) -> Iterator[str]:

@@ -23,6 +23,7 @@ from secondpass.driver.cache import Cache, Cached, key_of
 from secondpass.driver.command import Command, Source, read_command
 from secondpass.driver.log import Record, write
 from secondpass.errors import InputError, SecondpassError
+from secondpass.files import write_whole
 
 FORCE = "SECONDPASS_FORCE"
 EFFORT = "SECONDPASS_EFFORT"
@@ -53,7 +54,7 @@ def main(language: str, words: Sequence[str]) -> int:
         if command.untouched or not compiler.is_clang:
             return _leave_to(compiler, words)
         with tempfile.TemporaryDirectory(prefix="secondpass-") as name:
-            return _Build(compiler, command, words, Path(name)).run()
+            return _Build(compiler, command, Path(name)).run()
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # whatever is wrong with us, the build goes on
@@ -121,26 +122,17 @@ def _warn(text: str) -> None:
 # One command
 
 
-@dataclass(frozen=True, slots=True)
-class _Made:
-    """What became of one source: clang's exit code, and what to put into the log."""
-
-    code: int
-    record: Record
-
-
 class _Build:
     """A command that compiles for size.
 
     Args:
         compiler: the real one.
         command: what it asks for.
-        words: as they came.
         folder: for what is of no use later.
     """
 
-    def __init__(self, compiler: _Compiler, command: Command, words: Sequence[str], folder: Path) -> None:
-        self._compiler, self._command, self._words, self._folder = compiler, command, words, folder
+    def __init__(self, compiler: _Compiler, command: Command, folder: Path) -> None:
+        self._compiler, self._command, self._folder = compiler, command, folder
         self._effort = _effort()
         self._cache = Cache.of_environment()
 
@@ -171,11 +163,11 @@ class _Build:
 
     def _compile(self, source: Source, output: Path) -> int:
         started = time.perf_counter()
-        key = self._key(source, output)
+        key = self._key(source, output) if self._cache.works else ""
         found = self._cache.get(key) if key else None
         if found is not None:
             _say(found.said)
-            _replace(output, found.image)
+            write_whole(output, found.image)
             record = replace(Record.of_json(found.record), cached=True)
         else:
             code, said = self._by_clang(source, output)
@@ -193,11 +185,7 @@ class _Build:
 
     def _by_clang(self, source: Source, output: Path) -> tuple[int, str]:
         """The object that clang -Oz makes, with everything else that the command writes."""
-        options = [*self._command.without_files(), *self._colour()]
-        if self._command.writes_dependencies:
-            options += self._dependencies(output)
-        command = [*self._compiler.command, *options, "-Oz", "-c", "-o", str(output), "-x", *_file(source)]
-        run = subprocess.run(command, capture_output=True, check=False)
+        run = self._clang(source, output, *self._colour(), "-Oz", "-c", "-o", str(output))
         return run.returncode, run.stderr.decode("utf-8", "surrogateescape")
 
     def _improve(self, source: Source, output: Path) -> Record:
@@ -216,7 +204,7 @@ class _Build:
             record = replace(record, note=made.note)
             after = elf.text_size(made.image)
             if after < before:
-                _replace(output, made.image)
+                write_whole(output, made.image)
                 record = replace(record, after=after, functions=sizes(theirs, made.image))
         except Exception as error:  # whatever is wrong with us, the build has its object
             record = replace(record, note=f"as clang made it: {_text(error)}")
@@ -228,14 +216,7 @@ class _Build:
         command = self._command
         if any(it.startswith(("-Wp,-M", "-Xpreprocessor", "-include-pch")) for it in command.words):
             return ""
-        options = command.without_files()
-        if command.writes_dependencies:
-            options += self._dependencies(output)
-        run = subprocess.run(
-            [*self._compiler.command, *options, "-Oz", "-E", "-o", "-", "-x", *_file(source)],
-            capture_output=True,
-            check=False,
-        )
+        run = self._clang(source, output, "-Oz", "-E", "-o", "-")
         if run.returncode:
             return ""
         kept = command.without_dependencies()
@@ -244,9 +225,17 @@ class _Build:
         facts += [str(Path.cwd())] if debug else []
         return key_of([run.stdout, *(it.encode("utf-8", "surrogateescape") for it in facts)])
 
+    def _clang(self, source: Source, output: Path, *last: str) -> subprocess.CompletedProcess[bytes]:
+        """Run clang on a source with all the command's options, and these."""
+        options = self._command.without_files() + self._dependencies(output)
+        command = [*self._compiler.command, *options, *last, "-x", source.language, str(source.path)]
+        return subprocess.run(command, capture_output=True, check=False)
+
     def _dependencies(self, output: Path) -> list[str]:
         """What clang would assume of the dependency file, did it see the object's name."""
         words: list[str] = []
+        if not self._command.writes_dependencies:
+            return words
         if not self._command.value_of("-MF"):
             words += ["-MF", str(output.with_suffix(".d"))]
         if not self._command.value_of("-MT") and not self._command.value_of("-MQ"):
@@ -257,12 +246,6 @@ class _Build:
         """Its standard error is a pipe of ours: clang is told what it would have seen."""
         chosen = any(it.startswith(_COLOURS) for it in self._command.words)
         return ["-fcolor-diagnostics"] if sys.stderr.isatty() and not chosen else []
-
-
-def _file(source: Source) -> list[str]:
-    """Language and name, as they stand behind `-x`."""
-    preprocessed = {".i": "cpp-output", ".ii": "c++-cpp-output"}.get(source.path.suffix)
-    return [preprocessed or source.language, str(source.path)]
 
 
 def _effort() -> int:
@@ -294,18 +277,3 @@ def _say(text: str) -> None:
     if text:
         sys.stderr.buffer.write(text.encode("utf-8", "surrogateescape"))
         sys.stderr.flush()
-
-
-def _replace(path: Path, image: bytes) -> None:
-    """Put an image in a file's place; the file is whole at every moment."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".secondpass-")
-    try:
-        with os.fdopen(handle, "wb") as sink:
-            sink.write(image)
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(name).chmod(0o666 & ~umask)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

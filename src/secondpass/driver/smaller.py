@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,18 +33,15 @@ class Smaller:
     note: str
 
 
-def smaller(
-    clang: Sequence[str], options: Sequence[str], source: Path, language: str, level: int, sandbox_size: int = 1
-) -> Smaller:
+def smaller(clang: Sequence[str], options: Sequence[str], source: Path, language: str, level: int) -> Smaller:
     """Compile a source with all its options.
 
     Args:
         clang: the compiler's command.
         options: of the command line, without files, outputs and dependencies.
         source: the file.
-        language: `c` or `c++`, or a form of it for preprocessed text.
+        language: as `-x` names it.
         level: of effort.
-        sandbox_size: processes that compile.
 
     Raises:
         ToolchainError: clang does not take a step that it need not take alone.
@@ -54,7 +52,7 @@ def smaller(
     from secondpass.tuner.coreset import coreset
 
     asked = effort(level)
-    with TemporaryDirectory(prefix="secondpass-") as name, Sandbox(sandbox_size) as sandbox:
+    with TemporaryDirectory(prefix="secondpass-") as name, Sandbox(1) as sandbox:
         folder = Path(name)
         module, native = folder / f"{source.stem}.bc", folder / "native.o"
         _run([*clang, *options, *_LATEST, "-emit-llvm", "-o", str(module), "-x", language, str(source)])
@@ -80,14 +78,12 @@ def smaller_apart(clang: Sequence[str], options: Sequence[str], source: Path, la
     process = context.Process(target=_send, args=(theirs, (clang, options, source, language, level)))
     process.start()
     theirs.close()
-    try:
-        found: Smaller | Exception = ours.recv()
-    except EOFError:
-        process.join()
-        found = SandboxError(f"its optimiser ended with code {process.exitcode}")
-    finally:
-        ours.close()
-        process.join()
+    found: Smaller | Exception | None = None
+    with ours, suppress(EOFError):
+        found = ours.recv()
+    process.join()
+    if found is None:
+        raise SandboxError(f"its optimiser ended with code {process.exitcode}")
     if isinstance(found, Exception):
         raise found
     return found
