@@ -256,3 +256,73 @@ class TestAlone:
         expected = self.torch.nn.functional.cross_entropy(logits[:-1], text[0, 1:], reduction="none").tolist()
         count = len(one.answers[0])
         assert self.losses(model, batch)[:count].tolist() == pytest.approx(expected[-count:], abs=1e-4)
+
+
+# Lists whose counts alone are learnt
+
+
+def counting(count: int) -> list[Example]:
+    """Examples with none to four counted lists, whose last two tokens are learnt."""
+    rng = np.random.default_rng(7)
+    every = examples(count)
+    lengths = [[int(rng.integers(4, 9)) for _ in range(number % 5)] for number in range(count)]
+    lists = [tuple(rng.integers(300, 400, it).astype(np.int32) for it in of_one) for of_one in lengths]
+    return [replace(it, counted=of_it, given=tuple(len(each) - 2 for each in of_it)) for it, of_it in zip(every, lists)]
+
+
+@both
+def test_of_counted_lists_only_what_is_not_given_is_learnt(recipe: Recipe) -> None:
+    made = counting(50)
+    found = Counter(
+        (number_of(batch, place), target)
+        for batch in epoch(Plan(made, replace(recipe, counted=4), 512), recipe)
+        for place, target in zip(
+            batch.learnt[batch.answer_tokens :][: batch.count_tokens].tolist(),
+            batch.targets[batch.answer_tokens :][: batch.count_tokens].tolist(),
+        )
+    )
+    assert found == Counter((n, int(t)) for n, it in enumerate(made) for each in it.counted for t in each[-2:])
+
+
+@both
+def test_what_is_foretold_of_a_counted_list_stands_before_it(recipe: Recipe) -> None:
+    for batch in epoch(Plan(counting(50), replace(recipe, counted=4), 512), recipe):
+        tokens = batch.tokens.ravel()
+        inner = batch.learnt[batch.answer_tokens :][: batch.count_tokens]
+        assert (tokens[inner + 1] == batch.targets[batch.answer_tokens :][: batch.count_tokens]).all()
+        assert (batch.answers.ravel()[inner] == batch.answers.ravel()[inner + 1]).all()
+
+
+@both
+def test_counted_lists_are_drawn_anew_each_epoch_and_no_list_twice(recipe: Recipe) -> None:
+    none = {"counted": (np.array([1, 2, 3], np.int32),), "given": (1,)}
+    made = [it if it.counted else replace(it, **none) for it in counting(30)]
+    plan, seen = Plan(made, replace(recipe, counted=1), 512), set[int]()
+    for step in range(40):
+        for number in range(recipe.passes):
+            batch = plan.batch(step, number)
+            assert batch.count_tokens == 2 * rows_of(batch)
+            seen |= set(batch.targets[batch.answer_tokens :][: batch.count_tokens].tolist())
+    assert len(seen) > 40
+
+
+@both
+def test_counts_weigh_what_the_recipe_says(recipe: Recipe) -> None:
+    recipe = replace(recipe, counted=2, count_weight=0.3)
+    plan = Plan(counting(50), recipe, 512)
+    for step in range(5):
+        batches = [plan.batch(step, number) for number in range(recipe.passes)]
+        sums = [
+            np.sum([it.weights[: it.answer_tokens].sum() for it in batches]),
+            np.sum([it.weights[it.answer_tokens :][: it.count_tokens].sum() for it in batches]),
+            np.sum([it.weights[it.answer_tokens + it.count_tokens :].sum() for it in batches]),
+        ]
+        assert np.array(sums) / len(batches) == pytest.approx([1, 0.3, recipe.prompt_weight], abs=1e-5)
+
+
+def test_answers_weigh_a_power_of_what_their_function_gains() -> None:
+    one = drawn(np.random.default_rng(0), 30, [10])
+    other = replace(one, gain=16)
+    (batch,) = Plan([one, other], replace(RECIPE, gain_power=0.5), 256).validation(2)
+    weights = batch.weights[: batch.answer_tokens]
+    assert sorted({round(float(it / weights.min()), 3) for it in weights}) == [1.0, 4.0]

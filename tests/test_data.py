@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from compiling import SECONDPASS
 
-from secondpass.errors import InputError, ModelError
+from secondpass.errors import CorpusError, InputError, ModelError
 from secondpass.prompt import END, Answer, Objective, OptimizePrompt
 from secondpass.tuner.labels import Label, LabelStore
 from secondpass.tuner.search import Found
@@ -21,11 +21,12 @@ from secondpass.corpus.store import Corpus
 from secondpass.llvm.sandbox import Sandbox
 from secondpass.model import dataset
 from secondpass.model.commands import OptimizeRequest, make_optimize
-from secondpass.model.data import choose, compile_targets, popularity, read_labelled, widened
+from secondpass.model.data import Labelled, choose, compile_targets, popularity, read_labelled, widened, with_counted
 from secondpass.tuner.coreset import coreset
 from secondpass.tuner.labels import read_labels
+from secondpass.tuner.outcomes import Outcomes, read_outcomes, try_lists, write_outcomes
 
-LITTLE = ("--vocabulary", "500", "--context", "9999", "--coreset", "0")
+LITTLE = ("--vocabulary", "500", "--context", "9999")
 SROA, GVN, DSE, O1 = ("sroa",), ("mem2reg", "gvn"), ("mem2reg", "dse"), ("default<O1>",)
 
 
@@ -63,21 +64,118 @@ def test_where_nothing_beats_oz_only_lists_as_good_as_it_are_taught():
     assert all(found.value == 10 for found, _ in chosen)
 
 
-def test_lists_of_the_coreset_are_taught_where_they_are_as_good(labelled):
-    corpus, labels = Corpus(labelled.corpus), read_labels(labelled.labels, Objective.INSTRUCTIONS)
-    with Sandbox(1) as sandbox:
-        lists = coreset(Objective.INSTRUCTIONS, 20)
-        found = widened(corpus, labels.values(), lists, Objective.INSTRUCTIONS, sandbox, lambda done, total: None)
-    assert found.keys() == labels.keys()
-    improved = [key for key, label in labels.items() if label.gain]
+def table(**values):
+    """Outcomes of the lists SROA, GVN and O1."""
+    found = {key: np.array(it, dtype=np.int32) for key, it in values.items()}
+    return Outcomes(Objective.INSTRUCTIONS, (SROA, GVN, O1), dict.fromkeys(values, 20), found)
+
+
+def test_lists_that_were_tried_on_many_functions_stand_beside_what_a_search_found():
+    found = widened({"f": label(20, (DSE, 12), (SROA, 15))}, table(f=[15, 11, 0]))
+    assert [(it.passes, it.value) for it in found["f"].found] == [(GVN, 11), (DSE, 12), (SROA, 15)]
+    assert found["f"].gain == 9
+
+
+def test_a_function_that_was_not_searched_has_what_was_tried_on_it_as_its_label():
+    found = widened({}, table(f=[15, 21, 18], g=[20, 0, 22]))
+    assert [(it.passes, it.value) for it in found["f"].found] == [
+        (SROA, 15),
+        (O1, 18),
+        (("default<O2>",), 20),
+        (GVN, 21),
+    ]
+    assert found["g"].gain == 0
+
+
+def test_where_a_search_found_nothing_better_than_oz_a_label_stays():
+    tied = label(20, (SROA, 20))
+    assert widened({"f": tied}, table(f=[20, 22, 23])) == {"f": tied}
+
+
+# What lists do on many functions
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory, labelled):
+    path = tmp_path_factory.mktemp("outcomes") / "outcomes.parquet"
+    subprocess.run([SECONDPASS, "data", "outcomes", labelled.corpus, "--out", path, "--coreset", "12"], check=True)
+    return path
+
+
+def test_outcomes_are_what_the_compiler_leaves(outcomes, labelled):
+    corpus, found = Corpus(labelled.corpus), read_outcomes(outcomes, Objective.INSTRUCTIONS)
+    lists = coreset(Objective.INSTRUCTIONS, 12)
+    assert found.lists == tuple(it.words for it in lists)
+    assert found.values.keys() == {it.hash for it in corpus.select("train", "validation")}
+    improved = 0
+    for key, values in list(found.values.items())[:40]:
+        assert found.oz[key] == corpus.entries[key].oz
+        better = min(values[:10]) < found.oz[key]
+        improved += better
+        for number, it in enumerate(lists):
+            untried = number >= 10 and not better
+            assert values[number] == (0 if untried else counted(corpus, key, it))
     assert improved
-    for key in improved:
-        values = {it.passes: it.value for it in found[key].found}
-        assert found[key].best.value <= labels[key].best.value
-        assert {it.passes for it in labels[key].found} <= values.keys()
-        for it in lists[:3]:
-            assert values.get(it.words) == counted(corpus, key, it)
-    assert all(found[key] == labels[key] for key in labels.keys() - set(improved))
+
+
+def test_what_was_tried_is_not_tried_again(outcomes, labelled, tmp_path):
+    corpus, path = Corpus(labelled.corpus), tmp_path / "outcomes.parquet"
+    lists, whole = coreset(Objective.INSTRUCTIONS, 12), read_outcomes(outcomes, Objective.INSTRUCTIONS)
+    kept, rest = sorted(whole.values)[:20], sorted(whole.values)[20:30]
+    marked = {key: np.full(12, 7, dtype=np.int32) for key in kept}
+    write_outcomes(path, Outcomes(Objective.INSTRUCTIONS, whole.lists, dict.fromkeys(kept, 9), marked))
+    with Sandbox(1) as sandbox:
+        found = try_lists(corpus, [*kept, *rest], lists, path, Objective.INSTRUCTIONS, sandbox)
+    again = read_outcomes(path, Objective.INSTRUCTIONS)
+    for key in (*kept, *rest):
+        expected = marked[key] if key in marked else whole.values[key]
+        assert found.values[key].tolist() == again.values[key].tolist() == expected.tolist()
+
+
+def test_a_table_of_other_lists_is_refused(outcomes, labelled):
+    run = subprocess.run(
+        [SECONDPASS, "data", "outcomes", labelled.corpus, "--out", outcomes, "--coreset", "11"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert run.returncode == 2
+    assert "is of 12 other lists; name another file" in run.stderr
+
+
+def test_labels_are_no_table_of_outcomes(labelled):
+    with pytest.raises(CorpusError, match="no table of outcomes"):
+        read_outcomes(labelled.labels, Objective.INSTRUCTIONS)
+
+
+def test_of_counted_lists_the_counts_alone_are_learnt(tmp_path, labelled, outcomes):
+    made = make_optimize(
+        OptimizeRequest(
+            corpus=labelled.corpus, labels=(labelled.labels,), out=tmp_path / "data", vocabulary=500, context=9_999,
+            outcomes=(outcomes,), counted=3,
+        )
+    )  # fmt: skip
+    found, values = dataset.Dataset(made.out, "train"), read_outcomes(outcomes, Objective.INSTRUCTIONS)
+    assert all(len(it.counted) == len(it.given) == 3 for it in found)
+    for it in found[:20]:
+        for tokens, given in zip(it.counted, it.given, strict=True):
+            answer = Answer.parse(found.tokenizer.decode(tokens.tolist()))
+            assert answer.target == values.values[it.function][values.lists.index(answer.passes.words)]
+            assert found.tokenizer.decode(tokens[given:].tolist()) == f"{answer.target}\n{END}"
+        assert it.length == len(it.context) + sum(map(len, (*it.answers, *it.counted)))
+    assert found.lengths.tolist() == [it.length for it in found]
+
+
+def test_counted_lists_are_drawn_of_what_compiles_and_are_the_same_each_time():
+    function = Labelled("ab" * 12, "", Objective.INSTRUCTIONS, 30, 5, ())
+    outcomes = table(**{"ab" * 12: [15, 0, 18]})
+    (one,), (other,) = (with_counted([function], outcomes, 2) for _ in range(2))
+    assert one == other
+    assert {(passes.words, count) for passes, count in one.counted} == {(SROA, 15), (O1, 18)}
+
+
+@pytest.mark.parametrize(("change", "message"), [({"counted": 2}, "--counted needs --outcomes")])
+def test_counted_lists_need_outcomes(tmp_path, labelled, change, message):
+    with pytest.raises(InputError, match=message):
+        make_optimize(OptimizeRequest(corpus=labelled.corpus, labels=(labelled.labels,), out=tmp_path / "d", **change))
 
 
 # The directory
@@ -93,9 +191,7 @@ def example(*lengths, gain=3):
 def directory(tmp_path, labelled):
     """Real data, to be spoilt."""
     out = tmp_path / "data"
-    request = OptimizeRequest(
-        corpus=labelled.corpus, labels=(labelled.labels,), out=out, vocabulary=500, context=9_999, coreset=0
-    )
+    request = OptimizeRequest(corpus=labelled.corpus, labels=(labelled.labels,), out=out, vocabulary=500, context=9_999)
     make_optimize(request)
     return out
 
@@ -222,7 +318,6 @@ def test_functions_longer_than_the_context_are_left_out_and_counted(tmp_path, la
             out=tmp_path / "a",
             vocabulary=500,
             context=250,
-            coreset=0,
         )
     )
     found = dataset.Dataset(tmp_path / "a", "train")

@@ -178,12 +178,26 @@ def _add_tune(parser: argparse.ArgumentParser) -> None:
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
     tasks = parser.add_subparsers(required=True, metavar="TASK")
+    outcomes = tasks.add_parser("outcomes", help="what the coreset does on every function, to be taught too")
+    outcomes.add_argument("corpus", type=Path, metavar="CORPUS")
+    outcomes.add_argument("--out", type=Path, required=True, metavar="FILE", help="goes on where it was left")
+    outcomes.add_argument("--objective", choices=[str(it) for it in Objective], default="instructions")
+    outcomes.add_argument("--coreset", type=int, default=50, metavar="N", help="lists to try (default 50)")
+    outcomes.add_argument("--largest", type=int, default=600, metavar="N", help="instructions (default 600)")
+    outcomes.add_argument("--workers", type=int, default=0, metavar="W", help="processes (default: one a core)")
+    outcomes.set_defaults(run=_data_outcomes, interrupted="what was found is kept, the same command goes on")
     optimize = tasks.add_parser("optimize", help="prompts, and the lists a model should answer")
     optimize.add_argument("corpus", type=Path, metavar="CORPUS")
     optimize.add_argument("labels", type=Path, nargs="+", metavar="LABELS", help="one file an objective")
     optimize.add_argument("--tokenizer", type=Path, metavar="FILE", help="default: learnt from the training functions")
     optimize.add_argument("--vocabulary", type=int, default=4096, metavar="N", help="tokens of one that is learnt")
     optimize.add_argument("--code", action="store_true", help="answers hold the optimised IR too")
+    optimize.add_argument(
+        "--outcomes", type=Path, action="append", metavar="FILE", help="of `data outcomes`: one file an objective"
+    )
+    optimize.add_argument(
+        "--counted", type=int, default=0, metavar="N", help="lists a function whose counts alone are taught (default 0)"
+    )
     optimize.set_defaults(run=_data_optimize)
     feedback = tasks.add_parser("feedback", help="a model's own answers, the compiler's feedback, what to say then")
     feedback.add_argument("corpus", type=Path, metavar="CORPUS")
@@ -200,9 +214,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
         task.add_argument("--out", type=Path, required=True, metavar="DIR")
         task.add_argument("--context", type=int, default=2048, metavar="N", help="tokens of the longest example")
         task.add_argument("--answers", type=int, default=4, metavar="N", help="lists taught a function (default 4)")
-        task.add_argument(
-            "--coreset", type=int, default=50, metavar="N", help="lists tried on all functions first (default 50)"
-        )
+    feedback.add_argument("--outcomes", type=Path, metavar="FILE", help="of `data outcomes`, for the labels' objective")
 
 
 def _add_train(parser: argparse.ArgumentParser) -> None:
@@ -337,6 +349,24 @@ def _tune(options: argparse.Namespace) -> int:
     return 0
 
 
+def _data_outcomes(options: argparse.Namespace) -> int:
+    from secondpass import report
+    from secondpass.model import commands
+
+    request = commands.OutcomesRequest(
+        corpus=options.corpus,
+        out=options.out,
+        objective=Objective(options.objective),
+        coreset=options.coreset,
+        largest=options.largest,
+        workers=options.workers,
+    )
+    with progress_bar() as progress:
+        found = commands.make_outcomes(request, progress)
+    report.print_outcomes(found, _console())
+    return 0
+
+
 def _data_optimize(options: argparse.Namespace) -> int:
     from secondpass import report
     from secondpass.model import commands
@@ -349,7 +379,8 @@ def _data_optimize(options: argparse.Namespace) -> int:
         vocabulary=options.vocabulary,
         context=options.context,
         answers=options.answers,
-        coreset=options.coreset,
+        counted=options.counted,
+        outcomes=tuple(options.outcomes or ()),
         code=options.code,
     )
     with progress_bar() as progress:
@@ -373,7 +404,7 @@ def _data_feedback(options: argparse.Namespace) -> int:
         seed=options.seed,
         context=options.context,
         answers=options.answers,
-        coreset=options.coreset,
+        outcomes=options.outcomes,
         functions=options.functions,
         workers=options.workers,
     )

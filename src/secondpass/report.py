@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from secondpass.model.dry_run import Estimate
     from secondpass.model.train import Trained
     from secondpass.tuner.commands import Tuned
+    from secondpass.tuner.outcomes import Outcomes
 
 Document = dict[str, Any]
 
@@ -386,6 +387,14 @@ def print_tuning(result: Tuned, console: Console) -> None:
 
 
 # data, evaluate
+
+
+def print_outcomes(found: Outcomes, console: Console) -> None:
+    """What lists do on many functions."""
+    oz = sum(found.oz.values())
+    first, best = found.gain(1), found.gain(len(found.lists))
+    console.print(f"{len(found.values):,} functions, {len(found.lists)} lists, objective {found.objective}")
+    console.print(f"gain over -Oz: the first list {first / (oz or 1):.2%}, the best of all {best / (oz or 1):.2%}")
 
 
 def print_made(made: Made, console: Console) -> None:

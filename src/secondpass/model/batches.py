@@ -4,7 +4,8 @@
     batch = plan.batch(step, number)         # arrays of one forward pass
 
 A row is a context, answer 1, answer 2, ...: what is read before the answers is read once for all of them. An answer
-sees its context and itself, and its positions go on from the context's end, as if it stood there alone. Several
+sees its context and itself, and its positions go on from the context's end, as if it stood there alone. Behind the
+answers, and laid out like them, stand lists that need not be good, of which only the counts are learnt. Several
 examples may share a row, and do not see each other. Two numbers a token say who sees whom (`Batch.examples` and
 `Batch.answers`).
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,12 +50,13 @@ class Batch:
             before it in its row, is of the same example, and is of its context or of the same answer.
         causal: up to here a token of any row sees all that stands before it; the length where rows are of one example
             with one answer each, for padding stands behind what is learnt.
-        learnt: positions in the flattened rows after which something is learnt, (learnt,); answers first.
+        learnt: positions in the flattened rows after which something is learnt, (learnt,); those of answers first,
+            then those of counts, then those of prompts.
         targets: the token that should follow, (learnt,).
         weights: of each target's loss, (learnt,). The mean over a step's forward passes of a batch's weighted sum
-            is the loss: the weighted mean over the step's answer tokens, and `prompt_weight` times the mean over
-            the step's chosen prompt tokens.
-        answer_tokens: how many of the learnt are of answers.
+            is the loss: the weighted mean over the step's answer tokens, `count_weight` times the mean over its tokens
+            of counts, and `prompt_weight` times the mean over its chosen prompt tokens.
+        answer_tokens, count_tokens: how many of the learnt are of answers, and of counts alone.
         used: tokens that are not padding.
     """
 
@@ -66,6 +69,7 @@ class Batch:
     targets: Numbers
     weights: NDArray[np.float32]
     answer_tokens: int
+    count_tokens: int
     used: int
 
 
@@ -80,6 +84,9 @@ class Sizes:
         first: number of each example's first answer, and of one after all, (examples + 1,).
         answers: tokens of each answer, (answers,).
         shares: share of each answer, (answers,).
+        of_counted: the example that each counted list is of, ascending, (counted,).
+        counted: tokens of each counted list, (counted,).
+        given: how many of them are not learnt, (counted,).
     """
 
     contexts: Numbers
@@ -88,6 +95,9 @@ class Sizes:
     first: Numbers
     answers: Numbers
     shares: NDArray[np.float64]
+    of_counted: Numbers
+    counted: Numbers
+    given: Numbers
 
     @classmethod
     def of(cls, examples: Sequence[Example]) -> Sizes:
@@ -96,7 +106,11 @@ class Sizes:
         contexts, prompts, gains, counts = np.array(rows, dtype=np.int64).T
         answers = np.array([len(answer) for it in examples for answer in it.answers], dtype=np.int64)
         shares = np.array([share for it in examples for share in it.shares], dtype=np.float64)
-        return cls(contexts, prompts, gains, np.concatenate(([0], counts.cumsum())), answers, shares)
+        of_counted = np.repeat(np.arange(len(rows)), [len(it.counted) for it in examples])
+        counted = np.array([len(each) for it in examples for each in it.counted], dtype=np.int64)
+        given = np.array([each for it in examples for each in it.given], dtype=np.int64)
+        first = np.concatenate(([0], counts.cumsum()))
+        return cls(contexts, prompts, gains, first, answers, shares, of_counted, counted, given)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,14 +121,17 @@ class _Epoch:
         passes: the rows of each.
         drawn: the answers of each example, by their numbers, (examples, answers); one drawn twice stands twice.
         weights: of each of them, (examples, answers); 0 for the second time.
+        counted: which counted lists were drawn, by their numbers, ascending, (drawn,).
         prompt_tokens: prompt tokens that are learnt of each example, (examples,).
-        totals: the weights of all answer tokens of each pass, and its learnt prompt tokens, (passes, 2).
+        totals: the weights of all answer tokens of each pass, its tokens of counts, and its learnt prompt tokens,
+            (passes, 3).
         seed: of the prompt tokens that are drawn.
     """
 
     passes: list[Rows]
     drawn: Numbers
     weights: NDArray[np.float64]
+    counted: Numbers
     prompt_tokens: Numbers
     totals: NDArray[np.float64]
     seed: tuple[int, ...]
@@ -142,17 +159,18 @@ class Plan:
         self._examples, self._recipe = examples, recipe
         self.sizes = sizes = Sizes.of(examples)
         self.longest = int((sizes.contexts + _most(sizes, 1)).max())
-        longest = int((sizes.contexts + _most(sizes, recipe.answers)).max())
+        longest = int((sizes.contexts + _most(sizes, recipe.answers) + _most_counted(sizes, recipe.counted)).max())
         if longest > recipe.device_tokens:
             raise ModelError(
-                f"an example has {longest} tokens with {recipe.answers} answers, more than one forward pass "
-                f"(Recipe.device_tokens {recipe.device_tokens}); raise device_tokens or train fewer answers"
+                f"an example has {longest} tokens with {recipe.answers} answers and {recipe.counted} counted lists, "
+                f"more than one forward pass (Recipe.device_tokens {recipe.device_tokens}); raise device_tokens or "
+                "train fewer answers"
             )
         self._row = min(max(context, longest), recipe.device_tokens)
         self._ends: list[int] = []
         """Forward passes up to the end of each epoch that was planned."""
         self._epochs: dict[int, _Epoch] = {}
-        self._last_totals: tuple[int, NDArray[np.float64]] = (-1, np.zeros(2))
+        self._last_totals: tuple[int, NDArray[np.float64]] = (-1, np.zeros(3))
 
     def batch(self, step: int, number: int) -> Batch:
         """A forward pass of a training.
@@ -174,12 +192,15 @@ class Plan:
     def validation(self, most: int) -> list[Batch]:
         """Forward passes over some examples, the same ones each time; their weighted sums sum up to the loss.
 
+        Of examples of gain 0 they hold the share that a training takes: the loss is of what is being learnt.
+
         Args:
             most: examples at most, evenly spread.
         """
-        count = len(self._examples)
-        taken = np.unique(np.linspace(0, count - 1, min(most, count)).astype(np.int64))
-        epoch = self._plan(np.random.default_rng(0), taken, (0, 0))
+        rng = np.random.default_rng(0)
+        every = self._taken(rng)
+        taken = every[np.unique(np.linspace(0, len(every) - 1, min(most, len(every))).astype(np.int64))]
+        epoch = self._plan(rng, taken, (0, 0))
         totals = epoch.totals.sum(axis=0)
         return [self._collate(epoch, at, totals) for at in range(len(epoch.passes))]
 
@@ -194,19 +215,24 @@ class Plan:
         if epoch not in self._epochs:
             seed = self._recipe.seed, epoch
             rng = np.random.default_rng(seed)
-            ties = rng.random(len(self._examples)) < self._recipe.tie_share
-            taken = np.flatnonzero((self.sizes.gains > 0) | ties)
-            if not len(taken):
-                raise ModelError(
-                    f"no example beats -Oz, and Recipe.tie_share {self._recipe.tie_share} takes none of the others"
-                )
+            taken = self._taken(rng)
             # A step may reach from one epoch into the next; older ones are not asked for again.
             self._epochs = {key: it for key, it in self._epochs.items() if abs(key - epoch) <= 1}
             self._epochs[epoch] = self._plan(rng, taken, seed)
         return self._epochs[epoch]
 
+    def _taken(self, rng: np.random.Generator) -> Numbers:
+        """The examples of an epoch: those of gain, and so many of the others as the recipe says."""
+        ties = rng.random(len(self._examples)) < self._recipe.tie_share
+        taken = np.flatnonzero((self.sizes.gains > 0) | ties)
+        if not len(taken):
+            raise ModelError(
+                f"no example beats -Oz, and Recipe.tie_share {self._recipe.tie_share} takes none of the others"
+            )
+        return taken
+
     def _totals(self, step: int) -> NDArray[np.float64]:
-        """Sums over a step: the weights of its answers' tokens, and its learnt prompt tokens."""
+        """Sums over a step: the weights of its answers' tokens, its tokens of counts, and its learnt prompt tokens."""
         if self._last_totals[0] != step:
             count = self._recipe.passes
             places = [self._locate(step * count + it) for it in range(count)]
@@ -216,19 +242,25 @@ class Plan:
     def _plan(self, rng: np.random.Generator, taken: Numbers, seed: tuple[int, ...]) -> _Epoch:
         recipe, sizes = self._recipe, self.sizes
         drawn, weights = _draw_answers(sizes, recipe.answers, rng)
+        weights *= np.maximum(sizes.gains, 1)[:, None] ** recipe.gain_power
+        counted = _draw_counted(sizes, recipe.counted, rng)
         lengths = sizes.contexts + (sizes.answers[drawn] * (weights > 0)).sum(axis=1)
+        lengths += _sums(sizes, counted, sizes.counted)
         rows = _packed_rows if recipe.packing else _single_rows
         grouped = list(_passes(rows(taken, lengths, self._row, rng), lengths, recipe.device_tokens))
         order: list[int] = rng.permutation(len(grouped)).tolist()
         passes = [grouped[it] for it in order]
         prompt_tokens = np.rint(sizes.prompts * recipe.prompt_share * (recipe.prompt_weight > 0)).astype(np.int64)
         weight_sums = (sizes.answers[drawn] * weights).sum(axis=1)
+        count_tokens = _sums(sizes, counted, sizes.counted - sizes.given) * (recipe.count_weight > 0)
         members = [np.array([it for row in rows for it in row]) for rows in passes]
-        totals = np.array([(weight_sums[it].sum(), prompt_tokens[it].sum()) for it in members])
-        return _Epoch(passes, drawn, weights, prompt_tokens, totals, seed)
+        parts = weight_sums, count_tokens, prompt_tokens
+        totals = np.array([[part[it].sum() for part in parts] for it in members])
+        return _Epoch(passes, drawn, weights, counted, prompt_tokens, totals, seed)
 
     def _collate(self, epoch: _Epoch, number: int, totals: NDArray[np.float64]) -> Batch:
-        scales = np.array([1.0, self._recipe.prompt_weight]) / np.where(totals > 0, totals, np.inf)
+        weights = np.array([1.0, self._recipe.count_weight, self._recipe.prompt_weight])
+        scales = weights / np.where(totals > 0, totals, np.inf)
         return _collate([[self._piece(epoch, index, scales) for index in row] for row in epoch.passes[number]])
 
     def _piece(self, epoch: _Epoch, index: int, scales: NDArray[np.float64]) -> _Piece:
@@ -238,7 +270,10 @@ class Plan:
         chosen = np.sort(rng.permutation(example.prompt_end - 1)[: epoch.prompt_tokens[index]])
         weights = epoch.weights[index]
         answers = epoch.drawn[index][weights > 0] - self.sizes.first[index]
-        return _piece(example, answers.tolist(), weights[weights > 0] * scales[0], chosen, float(scales[1]))
+        # Numbers of lists ascend with the examples: those of this one stand together in both arrays.
+        first, end = np.searchsorted(self.sizes.of_counted, (index, index + 1))
+        counted = epoch.counted[slice(*np.searchsorted(epoch.counted, (first, end)))] - first
+        return _piece(example, answers.tolist(), weights[weights > 0] * scales[0], counted.tolist(), chosen, scales[1:])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -258,11 +293,17 @@ class _Piece:
     positions: Numbers
     answers: Numbers
     of_answers: _Learnt
+    of_counts: _Learnt
     of_prompt: _Learnt
 
 
 def _piece(
-    example: Example, answers: Sequence[int], weights: NDArray[np.float64], chosen: Numbers, prompt_weight: float
+    example: Example,
+    answers: Sequence[int],
+    weights: NDArray[np.float64],
+    counted: Sequence[int],
+    chosen: Numbers,
+    scales: NDArray[np.float64],
 ) -> _Piece:
     """Lay an example out.
 
@@ -270,22 +311,40 @@ def _piece(
         example: what there is of it.
         answers: which of its answers are learnt, by their place.
         weights: of a token of each of them.
+        counted: which of its counted lists, by their place.
         chosen: positions after which a prompt token is learnt.
-        prompt_weight: of such a token.
+        scales: weights of a token of a count, and of such a prompt token.
     """
     context, length = example.context, len(example.context)
-    ids = [example.answers[it] for it in answers]
+    ids = [*(example.answers[it] for it in answers), *(example.counted[it] for it in counted)]
+    given = [0] * len(answers) + [example.given[it] for it in counted]
+    every = np.array([*weights, *[scales[0]] * len(counted)])
     lengths = [len(it) for it in ids]
-    ends = length + np.cumsum(lengths)
+    ends: list[int] = (length + np.cumsum(lengths)).tolist()
     # The first token of every answer is foretold where the context ends, the others after the one before them.
-    at = [np.r_[length - 1, end - count : end - 1] for end, count in zip(ends, lengths)]
+    at: list[Numbers] = [
+        np.arange(end - count + skipped - 1, end - 1) if skipped else np.r_[length - 1, end - count : end - 1]
+        for end, count, skipped in zip(ends, lengths, given)
+    ]
+
+    def learnt(which: slice) -> _Learnt:
+        places, targets = at[which], [it[skipped:] for it, skipped in zip(ids[which], given[which])]
+        taken = [len(it) for it in targets]
+        return _Learnt(_joined(places), _joined(targets), np.repeat(every[which], taken))
+
+    split = len(answers)
     return _Piece(
         np.concatenate((context, *ids), dtype=np.int64),
         np.concatenate((np.arange(length), *(length + np.arange(it) for it in lengths))),
         np.repeat(np.arange(len(ids) + 1), (length, *lengths)),
-        _Learnt(np.concatenate(at), np.concatenate(ids, dtype=np.int64), np.repeat(weights, lengths)),
-        _Learnt(chosen, context[chosen + 1].astype(np.int64), np.full(len(chosen), prompt_weight)),
+        learnt(slice(split)),
+        learnt(slice(split, None)),
+        _Learnt(chosen, context[chosen + 1].astype(np.int64), np.full(len(chosen), scales[1])),
     )
+
+
+def _joined(parts: Sequence[NDArray[Any]]) -> Numbers:
+    return np.concatenate((np.zeros(0, dtype=np.int64), *parts), dtype=np.int64)
 
 
 def _causal(row: Sequence[_Piece], length: int) -> int:
@@ -309,17 +368,18 @@ def _collate(rows: Sequence[Sequence[_Piece]]) -> Batch:
             starts.append(number * length + at)
             at += len(piece.tokens)
     pieces = [piece for row in rows for piece in row]
-    parts = [it.of_answers for it in pieces] + [it.of_prompt for it in pieces]
+    parts = [getattr(it, name) for name in ("of_answers", "of_counts", "of_prompt") for it in pieces]
     return Batch(
         tokens,
         positions,
         examples,
         answers,
         causal=min(_causal(row, length) for row in rows),
-        learnt=np.concatenate([start + it.at for start, it in zip(starts * 2, parts)]),
+        learnt=np.concatenate([start + it.at for start, it in zip(starts * 3, parts)]),
         targets=np.concatenate([it.targets for it in parts]),
         weights=np.concatenate([it.weights for it in parts]).astype(np.float32),
         answer_tokens=sum(len(it.of_answers.at) for it in pieces),
+        count_tokens=sum(len(it.of_counts.at) for it in pieces),
         used=int((examples > 0).sum()),
     )
 
@@ -328,6 +388,29 @@ def _most(sizes: Sizes, answers: int) -> Numbers:
     """Tokens of each example's longest answers, so many of them."""
     groups = np.split(sizes.answers, sizes.first[1:-1])
     return np.array([np.sort(it)[-answers:].sum() for it in groups], dtype=np.int64)
+
+
+def _most_counted(sizes: Sizes, lists: int) -> Numbers:
+    """Tokens of each example's longest counted lists, so many of them."""
+    return _sums(sizes, _first_of_each(sizes, -sizes.counted, lists), sizes.counted)
+
+
+def _draw_counted(sizes: Sizes, lists: int, rng: np.random.Generator) -> Numbers:
+    """So many of every example's counted lists, by their numbers, ascending."""
+    return _first_of_each(sizes, rng.random(len(sizes.counted)), lists)
+
+
+def _first_of_each(sizes: Sizes, order: NDArray[Any], lists: int) -> Numbers:
+    """The counted lists that come first in an order among those of their example, ascending."""
+    ranked = np.lexsort((order, sizes.of_counted))
+    first = np.searchsorted(sizes.of_counted, sizes.of_counted)
+    return np.sort(ranked[np.arange(len(ranked)) - first < lists])
+
+
+def _sums(sizes: Sizes, counted: Numbers, values: Numbers) -> Numbers:
+    """What some counted lists of each example sum up to, (examples,)."""
+    weights = values[counted].astype(np.float64)
+    return np.bincount(sizes.of_counted[counted], weights, len(sizes.contexts)).astype(np.int64)
 
 
 def _draw_answers(sizes: Sizes, answers: int, rng: np.random.Generator) -> tuple[Numbers, NDArray[np.float64]]:

@@ -24,6 +24,7 @@ from secondpass.model.data import (
     popularity,
     read_labelled,
     widened,
+    with_counted,
 )
 from secondpass.model.dataset import MANIFEST, SPLITS, TOKENIZER, Example, Manifest, Split, digest, write_split
 from secondpass.model.tokenizer import VOCABULARY_SIZE, Tokenizer
@@ -32,6 +33,7 @@ from secondpass.prompt import Form, Objective
 from secondpass.strategies.base import HOTTEST, MOST_ANSWERS
 from secondpass.tuner.coreset import coreset
 from secondpass.tuner.labels import Label, objective_of, read_labels
+from secondpass.tuner.outcomes import Outcomes, read_outcomes, try_lists
 
 _MOST_ANSWERS = 16
 """More are not worth their tokens."""
@@ -53,8 +55,10 @@ class OptimizeRequest:
     """Tokens of the longest example."""
     answers: int = 4
     """Lists taught a function at most."""
-    coreset: int = 50
-    """Lists of the coreset that are tried on every function, to be taught where they are good."""
+    counted: int = 0
+    """Lists a function at most, drawn from the outcomes, whose counts alone are taught."""
+    outcomes: tuple[Path, ...] = ()
+    """What some lists do on many functions: taught where they are good. One file an objective at most."""
     code: bool = False
     """Whether answers hold the optimised IR."""
 
@@ -75,9 +79,24 @@ class FeedbackRequest:
     seed: int = 0
     context: int = 2048
     answers: int = 4
-    coreset: int = 50
+    outcomes: Path | None = None
     functions: int | None = None
     """Only so many of each split."""
+    workers: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutcomesRequest:
+    """The options of `secondpass data outcomes`, as the command line has them."""
+
+    corpus: Path
+    out: Path
+    """What it has already is not tried again."""
+    objective: Objective = Objective.INSTRUCTIONS
+    coreset: int = 50
+    """So many lists."""
+    largest: int = 600
+    """Functions of more instructions are left out."""
     workers: int = 0
 
 
@@ -96,6 +115,22 @@ class Made:
     tokens: tuple[float, float]
 
 
+def make_outcomes(request: OutcomesRequest, progress: Progress | None = None) -> Outcomes:
+    """Try the coreset on the training and validation functions.
+
+    Raises:
+        InputError: an option makes no sense.
+        CorpusError: the corpus or the file cannot be read, or was made with other versions or lists.
+    """
+    if request.largest < 1 or request.workers < 0:
+        raise InputError("--largest must be positive, --workers not negative")
+    corpus, lists = Corpus(request.corpus), coreset(request.objective, request.coreset)
+    keys = [it.hash for it in corpus.select(*SPLITS) if it.source <= request.largest]
+    with Sandbox(request.workers) as sandbox:
+        tell = partial(_tell, progress, f"{request.objective}: trying {len(lists)} lists")
+        return try_lists(corpus, keys, lists, request.out, request.objective, sandbox, tell)
+
+
 def make_optimize(request: OptimizeRequest, progress: Progress | None = None) -> Made:
     """Write the data of task Optimize.
 
@@ -109,10 +144,12 @@ def make_optimize(request: OptimizeRequest, progress: Progress | None = None) ->
         raise InputError("--context must be positive")
     check_empty(request.out)
     corpus, labels = Corpus(request.corpus), labels_by_objective(request.labels)
-    labels = {
-        objective: _widened(corpus, of_objective, objective, request.coreset, progress)
-        for objective, of_objective in labels.items()
-    }
+    outcomes = {objective_of(path): read_outcomes(path, objective_of(path)) for path in request.outcomes}
+    if request.counted and Objective.INSTRUCTIONS not in outcomes:
+        raise InputError("--counted needs --outcomes of the objective instructions to draw lists from")
+    if stray := outcomes.keys() - labels.keys():
+        raise InputError(f"--outcomes for the objective {', '.join(stray)}, of which there are no labels")
+    labels |= {objective: widened(labels[objective], table) for objective, table in outcomes.items()}
     popular = {objective: popularity_in_training(corpus, it) for objective, it in labels.items()}
     functions = {split: _functions(corpus, labels, popular, split, request.answers) for split in SPLITS}
     tokenizer = _tokenizer(request, functions["train"])
@@ -123,6 +160,8 @@ def make_optimize(request: OptimizeRequest, progress: Progress | None = None) ->
         if request.code or Objective.BYTES in labels:
             with Sandbox() as sandbox:
                 functions[split] = compile_targets(corpus, functions[split], sandbox, code=request.code)
+        if request.counted:
+            functions[split] = with_counted(functions[split], outcomes[Objective.INSTRUCTIONS], request.counted)
         made.write(split, _examples(functions[split], tokenizer, split, progress))
     return made.finish("optimize", None, request.code, {**asdict(request), **dict.fromkeys(_PATHS)})
 
@@ -144,7 +183,8 @@ def make_feedback(request: FeedbackRequest, progress: Progress | None = None) ->
     _check_answers(request.answers)
     code = request.form is not Form.FAST
     corpus, labels = Corpus(request.corpus), read_labels(request.labels, Objective.INSTRUCTIONS)
-    labels = _widened(corpus, labels, Objective.INSTRUCTIONS, request.coreset, progress)
+    if request.outcomes is not None:
+        labels = widened(labels, read_outcomes(request.outcomes, Objective.INSTRUCTIONS))
     popular = popularity_in_training(corpus, labels)
     workers = request.workers or len(os.sched_getaffinity(0))
     answering = Answering(request.model, request.samples, request.temperature, request.seed, request.form, workers)
@@ -167,29 +207,12 @@ def make_feedback(request: FeedbackRequest, progress: Progress | None = None) ->
     return made.finish("feedback", request.form, code, {**asdict(request), **dict.fromkeys(_PATHS)})
 
 
-def _widened(
-    corpus: Corpus,
-    labels: Mapping[str, Label],
-    objective: Objective,
-    size: int,
-    progress: Progress | None,
-) -> dict[str, Label]:
-    """The labels of training and validation functions, with the coreset's lists beside the search's."""
-    found = {entry.hash: labels[entry.hash] for entry in corpus.select(*SPLITS) if entry.hash in labels}
-    lists = coreset(objective, size)
-    if not lists:
-        return found
-    with Sandbox() as sandbox:
-        tell = partial(_tell, progress, f"{objective}: trying the coreset")
-        return widened(corpus, found.values(), lists, objective, sandbox, tell)
-
-
 def _tell(progress: Progress | None, what: str, done: int, total: int) -> None:
     if progress is not None:
         progress(what, done, total)
 
 
-_PATHS = ("corpus", "labels", "out", "model", "tokenizer")
+_PATHS = ("corpus", "labels", "outcomes", "out", "model", "tokenizer")
 """Options that say nothing on another machine."""
 
 

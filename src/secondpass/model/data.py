@@ -13,7 +13,7 @@ token ids; it knows nothing of torch.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,9 +27,10 @@ from secondpass.llvm.passes import PassList, Words
 from secondpass.llvm.sandbox import Sandbox
 from secondpass.model.dataset import Example, Ids
 from secondpass.model.tokenizer import Tokenizer
-from secondpass.prompt import END, Answer, Form, Objective, OptimizePrompt
+from secondpass.prompt import DOWN_TO, END, Answer, Form, Objective, OptimizePrompt
 from secondpass.tuner.labels import Label
-from secondpass.tuner.search import Found
+from secondpass.tuner.outcomes import Outcomes
+from secondpass.tuner.search import OZ, Found
 
 _SHARPNESS = 4
 """A list that gains half of what the best gains has a share of 1/2 to this power of the best's."""
@@ -67,6 +68,7 @@ class Labelled:
         source: its instruction count.
         gain: how much smaller than -Oz the best list is, in units of the objective.
         targets: the lists worth teaching, the best first; never empty.
+        counted: lists that need not be good, and what they leave: a model is taught their counts alone.
     """
 
     function: str
@@ -75,6 +77,7 @@ class Labelled:
     source: int
     gain: int
     targets: tuple[Target, ...]
+    counted: tuple[tuple[PassList, int], ...] = ()
 
     @property
     def best(self) -> Target:
@@ -105,43 +108,35 @@ def choose(label: Label, popular: Mapping[Words, int], most: int) -> list[tuple[
     return [(it, weight / total) for it, weight in kept]
 
 
-def widened(
-    corpus: Corpus,
-    labels: Iterable[Label],
-    lists: Sequence[PassList],
-    objective: Objective,
-    sandbox: Sandbox,
-    progress: Callable[[int, int], None],
-) -> dict[str, Label]:
-    """Labels with what some lists do on their functions, where anything beats -Oz.
+def widened(labels: Mapping[str, Label], outcomes: Outcomes) -> dict[str, Label]:
+    """Labels with what some lists do on their functions, and labels from these alone where no search has been.
 
-    A search minimises what it finds, function by function: a list that is good on thousands of functions hides behind
-    thousands of shorter ones. Lists that many functions share are easier to learn, and to sample twice.
-
-    Args:
-        corpus: where the functions are.
-        labels: of the functions.
-        lists: to be tried.
-        objective: of the labels.
-        sandbox: tries them.
-        progress: called with functions done and in all.
+    Where nothing is known to beat -Oz, a label stays what it was.
     """
-    found = {label.hash: label for label in labels}
-    order = corpus.in_order_of_shards(key for key, label in found.items() if label.gain)
-    pipelines, measure = tuple(map(str, lists)), objective is Objective.BYTES
-    jobs = (Job(corpus.bitcode(key), pipelines, key, bytes=measure) for key in order)
-    for done, (job, outcomes) in enumerate(sandbox.run(jobs), 1):
-        label = found[job.name]
-        values = {it.passes: it.value for it in label.found}
-        for passes, outcome in zip(lists, outcomes):
-            value = outcome.bytes if measure else outcome.instructions
-            if outcome.ok and value is not None:
-                values.setdefault(passes.words, value)
-        every = (Found(passes, value) for passes, value in values.items())
-        ranked = tuple(sorted(every, key=lambda it: (it.value, len(it.passes), it.passes)))
-        found[job.name] = replace(label, found=ranked)
-        progress(done, len(order))
+    found = dict(labels)
+    for key, values in outcomes.values.items():
+        old = labels.get(key, Label(key, outcomes.oz[key], (Found(OZ, outcomes.oz[key]),), 0))
+        if key in labels and not old.gain:
+            continue
+        known = {words: value for words, value in zip(outcomes.lists, values.tolist()) if value}
+        known |= {it.passes: it.value for it in old.found}
+        ranked = sorted((Found(*it) for it in known.items()), key=lambda it: (it.value, len(it.passes), it.passes))
+        found[key] = replace(old, found=tuple(ranked), compiles=old.compiles + len(outcomes.lists))
     return found
+
+
+def with_counted(functions: Iterable[Labelled], outcomes: Outcomes, most: int) -> list[Labelled]:
+    """The same functions with lists drawn from a table, good or not, whose counts are to be foretold."""
+
+    def counted(function: Labelled) -> tuple[tuple[PassList, int], ...]:
+        if function.objective is not Objective.INSTRUCTIONS or function.function not in outcomes.values:
+            return ()
+        values = outcomes.values[function.function]
+        rng = np.random.default_rng(list(bytes.fromhex(function.function)))
+        drawn: list[int] = rng.permutation(np.flatnonzero(values))[:most].tolist()
+        return tuple((PassList.of(*outcomes.lists[it]), int(values[it])) for it in drawn)
+
+    return [replace(it, counted=counted(it)) for it in functions]
 
 
 def read_labelled(
@@ -210,10 +205,17 @@ def _text(bitcode: bytes | None) -> str | None:
 
 
 def optimize_example(function: Labelled, tokenizer: Tokenizer) -> Example:
-    """Task Optimize: the prompt, and every target as an answer."""
+    """Task Optimize: the prompt, every target as an answer, and the lists whose counts alone are learnt."""
     prompt = tokenizer.encode_prompt(OptimizePrompt(function.ir, function.objective))
     answers = [Answer(it.passes, function.source, it.count, code=it.code) for it in function.targets]
-    return _example(function, tokenizer, prompt, (), answers, [it.share for it in function.targets])
+    example = _example(function, tokenizer, prompt, (), answers, [it.share for it in function.targets])
+    end, down_to = tokenizer.id_of(END), tokenizer.id_of(DOWN_TO)
+    counted = [tokenizer.encode_answer(Answer(passes, function.source, it)) for passes, it in function.counted]
+    return replace(
+        example,
+        counted=tuple(_ids((*it, end)) for it in counted),
+        given=tuple(it.index(down_to) + 1 for it in counted),
+    )
 
 
 def feedback_example(

@@ -4,8 +4,9 @@
     DIR/tokenizer.json      the tokenizer that made the ids
     DIR/train.parquet, DIR/validation.parquet
 
-An example is a context, and one or several answers to it. What the model has read is the same for all of
-its answers, so it is stored once, and a trainer may read it once. `model.data` writes these directories,
+An example is a context, and one or several answers to it; and lists that need not be good, of which only the
+counts they lead to are learnt. What the model has read is the same for all of them, so it is stored once, and a
+trainer may read it once. `model.data` writes these directories,
 `model.train` reads them. The module knows token ids; it knows nothing of torch or LLVM.
 """
 
@@ -28,7 +29,7 @@ from secondpass.llvm.vocabulary import VOCABULARY_VERSION
 from secondpass.model.tokenizer import Tokenizer
 from secondpass.prompt import FORMAT_VERSION as PROMPT_FORMAT_VERSION
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Of the directory."""
 MANIFEST, TOKENIZER = "data.json", "tokenizer.json"
 Split = Literal["train", "validation"]
@@ -50,6 +51,8 @@ class Example:
         answers: ids of each answer, the end marker included; the best one first.
         shares: how much each answer counts; they sum to 1.
         gain: how much smaller than -Oz the best answer is, in units of the objective; 0 where nothing beats it.
+        counted: ids of answers whose lists need not be good, the end marker included.
+        given: how many ids at the beginning of each of those are given; what follows, the count, is learnt.
     """
 
     function: str
@@ -58,16 +61,18 @@ class Example:
     answers: tuple[Ids, ...]
     shares: tuple[float, ...]
     gain: int
+    counted: tuple[Ids, ...] = ()
+    given: tuple[int, ...] = ()
 
     @property
     def length(self) -> int:
-        """Tokens of the context with all answers."""
-        return len(self.context) + sum(map(len, self.answers))
+        """Tokens of the context with all that follows it."""
+        return len(self.context) + sum(map(len, (*self.answers, *self.counted)))
 
     @property
     def longest(self) -> int:
-        """Tokens of the context with its longest answer: what a model's context must hold."""
-        return len(self.context) + max(map(len, self.answers))
+        """Tokens of the context with the longest of what follows it: what a model's context must hold."""
+        return len(self.context) + max(map(len, (*self.answers, *self.counted)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +152,8 @@ def write_split(directory: Path, split: Split, examples: Sequence[Example]) -> N
         "answers": (pa.list_(ids), [list(it.answers) for it in examples]),
         "shares": (pa.list_(pa.float32()), [it.shares for it in examples]),
         "gain": (pa.int32(), [it.gain for it in examples]),
+        "counted": (pa.list_(ids), [list(it.counted) for it in examples]),
+        "given": (pa.list_(pa.int32()), [it.given for it in examples]),
     }
     parquet.write(directory / f"{split}.parquet", columns, {})
 
@@ -156,7 +163,7 @@ class Dataset(Sequence[Example]):
 
     Attributes:
         manifest, tokenizer: of the directory.
-        lengths: tokens of each example, context and all answers.
+        lengths: tokens of each example, context and all that follows it.
         gains: `Example.gain` of each.
     """
 
@@ -172,16 +179,13 @@ class Dataset(Sequence[Example]):
         table = parquet.read(directory / f"{split}.parquet", _MEND).combine_chunks()
         if not len(table):
             raise ModelError(f"{directory}: the split '{split}' is empty: label functions of it, then {_MEND}")
-        context, answers = _column(table, "context"), _column(table, "answers")
-        single = answers.values
         self._functions = cast("list[str]", table["function"].to_pylist())
-        self._context = _array(context.values), _array(context.offsets)
-        self._answers = _array(answers.offsets), _array(single.values), _array(single.offsets)
-        self._shares = _array(_column(table, "shares").values)
+        self._context = _Lists.of(_column(table, "context"))
+        self._answers, self._counted = (_Nested.of(_column(table, name)) for name in ("answers", "counted"))
+        self._shares, self._given = (_array(_column(table, name).values) for name in ("shares", "given"))
         self._prompt_ends = _array(_column(table, "prompt_end"))
         self.gains = _array(_column(table, "gain"))
-        starts = self._answers[2][self._answers[0]]
-        self.lengths: NDArray[np.int32] = np.diff(self._context[1]) + np.diff(starts)
+        self.lengths: Ids = np.diff(self._context.offsets) + self._answers.lengths + self._counted.lengths
 
     def __len__(self) -> int:
         return len(self.gains)
@@ -194,17 +198,53 @@ class Dataset(Sequence[Example]):
     def _example(self, index: int) -> Example:
         if not 0 <= index < len(self):
             raise IndexError(index)
-        values, offsets = self._context
-        of_example, tokens, of_answer = self._answers
-        answers = range(of_example[index], of_example[index + 1])
+        answers, counted = self._answers.places(index), self._counted.places(index)
         return Example(
             self._functions[index],
-            values[offsets[index] : offsets[index + 1]],
+            self._context[index],
             int(self._prompt_ends[index]),
-            tuple(tokens[of_answer[it] : of_answer[it + 1]] for it in answers),
+            tuple(self._answers.lists[it] for it in answers),
             tuple(map(float, self._shares[answers.start : answers.stop])),
             int(self.gains[index]),
+            tuple(self._counted.lists[it] for it in counted),
+            tuple(map(int, self._given[counted.start : counted.stop])),
         )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Lists:
+    """Lists of ids, one after the other: list n is `values[offsets[n] : offsets[n + 1]]`."""
+
+    values: Ids
+    offsets: Ids
+
+    @classmethod
+    def of(cls, column: Any) -> Self:
+        return cls(_array(column.values), _array(column.offsets))
+
+    def __getitem__(self, number: int) -> Ids:
+        return self.values[self.offsets[number] : self.offsets[number + 1]]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Nested:
+    """Several lists of ids a row: those of row n are `lists[offsets[n]]` to before `lists[offsets[n + 1]]`."""
+
+    offsets: Ids
+    lists: _Lists
+
+    @classmethod
+    def of(cls, column: Any) -> Self:
+        return cls(_array(column.offsets), _Lists.of(column.values))
+
+    @property
+    def lengths(self) -> Ids:
+        """Ids of all lists of each row."""
+        return np.diff(self.lists.offsets[self.offsets])
+
+    def places(self, row: int) -> range:
+        """The numbers of a row's lists."""
+        return range(self.offsets[row], self.offsets[row + 1])
 
 
 def _column(table: Any, name: str) -> Any:

@@ -98,6 +98,13 @@ class Recipe:
     per cent of padding and need less attention; packed rows hold almost none and have one shape."""
     answers: int = 2
     """Answers of an example that are trained at once; of more, so many are drawn by their shares each epoch."""
+    counted: int = 0
+    """Counted lists of an example that are trained at once, drawn anew each epoch: good or not, only what they leave of
+    the function is learnt."""
+    count_weight: float = 0.5
+    """Weight of the mean loss of these counts."""
+    gain_power: float = 0.0
+    """An example's answers weigh its gain to this power: at 0 all functions weigh alike, at 1 what they can gain."""
     peak_rate: float = 1.5e-3
     """The learning rate after the warm-up."""
     final_share: float = 0.1
@@ -144,7 +151,8 @@ class Recipe:
         for name in ("final_share", "prompt_share", "tie_share"):
             value = getattr(self, name)
             _require(0 <= value <= 1, f"Recipe.{name} must lie between 0 and 1, not {value}")
-        for name in ("weight_decay", "prompt_weight", "seed", "measured_functions"):
+        weights = "weight_decay", "prompt_weight", "count_weight", "gain_power"
+        for name in (*weights, "counted", "seed", "measured_functions"):
             value = getattr(self, name)
             _require(0 <= value < math.inf, f"Recipe.{name} must not be negative, not {value}")
         _require(

@@ -71,7 +71,11 @@ def inputs_of(batch: Batch) -> dict[str, Any]:
         arrays |= {"position_ids": batch.positions, "examples": batch.examples, "answers": batch.answers}
     arrays |= {"learnt": batch.learnt, "targets": batch.targets, "weights": batch.weights}
     tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}
-    return {**tensors, "causal": batch.causal, "answer_tokens": batch.answer_tokens, "used": batch.used}
+    return {**tensors, "causal": batch.causal, **{name: getattr(batch, name) for name in _COUNTS}}
+
+
+_COUNTS = ("answer_tokens", "count_tokens", "used")
+"""What a forward pass is told for the log alone."""
 
 
 class Trainer(transformers.Trainer):
@@ -173,9 +177,9 @@ class Trainer(transformers.Trainer):
     def compute_loss(self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, **_: Any) -> Any:
         """The model's loss; its parts are summed up for the log."""
         tensors = dict(inputs)
-        answer_tokens, used = tensors.pop("answer_tokens"), tensors.pop("used")
+        counts = [tensors.pop(name) for name in _COUNTS]
         found: dict[str, Tensor] = model(**tensors)
-        self._sums += _parts(found, tensors["weights"], answer_tokens, used)
+        self._sums += _parts(found, tensors["weights"], *counts)
         return (found["loss"], found) if return_outputs else found["loss"]
 
     # The log
@@ -193,18 +197,18 @@ class Trainer(transformers.Trainer):
 
     def _training_record(self, logs: dict[str, float]) -> dict[str, float]:
         steps = self.state.global_step - self._logged
-        answers, prompts, right, used = self.accelerator.reduce(self._sums, reduction="sum").tolist()
+        answers, counts, prompts, right, used = self.accelerator.reduce(self._sums, reduction="sum").tolist()
         self._sums.zero_()
         now = time.monotonic()
         seconds, self._since, self._logged = now - self._since, now, self.state.global_step
         self._before += seconds
         passes = steps * self._recipe.passes
-        weight = self._recipe.prompt_weight
         self._loss = answers / passes
         return {
-            "loss": (answers + prompts) / passes,
+            "loss": (answers + counts + prompts) / passes,
             "answer_loss": answers / passes,
-            "prompt_loss": prompts / passes / weight if weight else 0.0,
+            "count_loss": _without(self._recipe.count_weight, counts / passes),
+            "prompt_loss": _without(self._recipe.prompt_weight, prompts / passes),
             "right": right / passes,
             "norm": logs["grad_norm"],
             "rate": logs["learning_rate"],
@@ -221,10 +225,10 @@ class Trainer(transformers.Trainer):
         self.model.eval()
         metrics: dict[str, float] = {}
         for task, batches in self._validation.items():
-            answers, prompts, right = self._validate(batches)[:3]
-            weight = self._recipe.prompt_weight
+            answers, counts, prompts, right = self._validate(batches)[:4]
             metrics[f"eval_{task}_answer_loss"] = answers
-            metrics[f"eval_{task}_prompt_loss"] = prompts / weight if weight else 0.0
+            metrics[f"eval_{task}_count_loss"] = _without(self._recipe.count_weight, counts)
+            metrics[f"eval_{task}_prompt_loss"] = _without(self._recipe.prompt_weight, prompts)
             metrics[f"eval_{task}_right"] = right
         losses = [metrics[f"eval_{task}_answer_loss"] for task in self._validation]
         metrics = {"eval_loss": sum(losses) / len(losses), **metrics}
@@ -246,10 +250,10 @@ class Trainer(transformers.Trainer):
         sums = torch.zeros(len(_SUMS), device=self.args.device)
         for first in range(0, len(batches), world):
             inputs = self._prepare_inputs(inputs_of(batches[min(first + rank, len(batches) - 1)]))
-            answer_tokens, used = inputs.pop("answer_tokens"), inputs.pop("used")
+            counts = [inputs.pop(name) for name in _COUNTS]
             found = self.model(**inputs)
             if first + rank < len(batches):
-                sums += _parts(found, inputs["weights"], answer_tokens, used)
+                sums += _parts(found, inputs["weights"], *counts)
         return self.accelerator.reduce(sums, reduction="sum").tolist()
 
     def _whole_model(self) -> Any:
@@ -332,24 +336,25 @@ class _Watch(transformers.TrainerCallback):
         control.should_save |= best or state.global_step >= state.max_steps
 
 
+_LOADERS = 4
+"""Processes that lay forward passes out while a GPU works; a processor has nothing to wait for."""
 _VALIDATED = 512
 """Validation examples of each task at most."""
 _FSDP = True if int(transformers.__version__.partition(".")[0]) >= 5 else "full_shard auto_wrap"
-_SUMS = ("answer loss", "prompt loss times its weight", "right answer tokens", "tokens")
+_SUMS = ("answer loss", "count loss times its weight", "prompt loss times its weight", "right answer tokens", "tokens")
 
 
-def _parts(found: Mapping[str, Tensor], weights: Tensor, answer_tokens: int, used: int) -> Tensor:
+def _parts(found: Mapping[str, Tensor], weights: Tensor, answers: int, counts: int, used: int) -> Tensor:
     """What a forward pass adds to each of `_SUMS`."""
     losses = found["losses"] * weights
-    right = (found["right"] * weights)[:answer_tokens].sum()
-    return torch.stack(
-        (
-            losses[:answer_tokens].sum(),
-            losses[answer_tokens:].sum(),
-            right,
-            torch.tensor(float(used), device=right.device),
-        )
-    )
+    right = (found["right"] * weights)[:answers].sum()
+    parts = losses[:answers], losses[answers : answers + counts], losses[answers + counts :]
+    return torch.stack((*(it.sum() for it in parts), right, torch.tensor(float(used), device=right.device)))
+
+
+def _without(weight: float, loss: float) -> float:
+    """A loss that was logged times its weight."""
+    return loss / weight if weight else 0.0
 
 
 def _first(batches: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -399,6 +404,7 @@ def training_arguments(recipe: Recipe, out: Path) -> Any:
         report_to=["tensorboard"] if recipe.tensorboard else [],
         remove_unused_columns=False,
         dataloader_pin_memory=not cpu,
+        dataloader_num_workers=0 if cpu else _LOADERS,
         disable_tqdm=True,
     )
     if arguments.n_gpu > 1:
