@@ -322,7 +322,8 @@ def test_counts_weigh_what_the_recipe_says(recipe: Recipe) -> None:
 
 def test_answers_weigh_a_power_of_what_their_function_gains() -> None:
     one = drawn(np.random.default_rng(0), 30, [10])
-    other = replace(one, gain=16)
-    (batch,) = Plan([one, other], replace(RECIPE, gain_power=0.5), 256).validation(2)
+    made = [one, replace(one, gain=16), replace(one, gain=0)]
+    (batch,) = Plan(made, replace(RECIPE, gain_power=0.5), 256).validation(3)
     weights = batch.weights[: batch.answer_tokens]
+    assert len(weights) == 2 * len(one.answers[0])
     assert sorted({round(float(it / weights.min()), 3) for it in weights}) == [1.0, 4.0]

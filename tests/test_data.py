@@ -11,17 +11,31 @@ import pytest
 from compiling import SECONDPASS
 
 from secondpass.errors import CorpusError, InputError, ModelError
-from secondpass.prompt import END, Answer, Objective, OptimizePrompt
+from secondpass.feedback import Verdict
+from secondpass.llvm.passes import PassList
+from secondpass.prompt import END, FEEDBACK, Answer, Feedback, Form, Objective, OptimizePrompt
 from secondpass.tuner.labels import Label, LabelStore
 from secondpass.tuner.search import Found
 
 pytest.importorskip("pyarrow", reason="needs secondpass[corpus]")
 
 from secondpass.corpus.store import Corpus
+from secondpass.engines.onnx import OnnxEngine
 from secondpass.llvm.sandbox import Sandbox
 from secondpass.model import dataset
-from secondpass.model.commands import OptimizeRequest, make_optimize
-from secondpass.model.data import Labelled, choose, compile_targets, popularity, read_labelled, widened, with_counted
+from secondpass.model.commands import FeedbackRequest, OptimizeRequest, make_feedback, make_optimize
+from secondpass.model.data import (
+    Labelled,
+    Target,
+    choose,
+    compile_targets,
+    feedback_example,
+    popularity,
+    read_labelled,
+    widened,
+    with_counted,
+)
+from secondpass.model.manifest import SHIPPED
 from secondpass.tuner.coreset import coreset
 from secondpass.tuner.labels import read_labels
 from secondpass.tuner.outcomes import Outcomes, read_outcomes, try_lists, write_outcomes
@@ -364,3 +378,65 @@ def test_a_split_without_labels_is_named(tmp_path, labelled):
         store.merge()
     with pytest.raises(ModelError, match="no function of the split 'validation' has a label"):
         make_optimize(OptimizeRequest(corpus=labelled.corpus, labels=(path,), out=tmp_path / "data"))
+
+
+# Feedback
+
+
+SOURCE, IR = 30, "define void @f() {\n  ret void\n}\n"
+
+
+def taught(*counts):
+    lists = (SROA, GVN, DSE)
+    targets = tuple(Target(PassList.of(*it), count, 1 / len(counts), count) for it, count in zip(lists, counts))
+    return Labelled("ab" * 12, IR, Objective.INSTRUCTIONS, SOURCE, 10, targets)
+
+
+def second_answers(function, first, found):
+    """The answers and shares taught after a first answer on which the compiler found a count."""
+    tokens = OnnxEngine.load().tokenizer
+    verdict = Verdict(first, SOURCE, found, None)
+    example = feedback_example(function, tokens.encode_answer(first), verdict, Form.FAST, tokens)
+    said = tokens.decode(example.context[example.prompt_end :].tolist())
+    assert said == first.render() + verdict.feedback(Form.FAST).render()
+    return [Answer.parse(tokens.decode(it.tolist())) for it in example.answers], example.shares
+
+
+def test_after_a_feedback_only_lists_are_taught_that_leave_less_than_the_answer_did():
+    first = Answer(PassList.of(*DSE), SOURCE, 12)
+    answers, shares = second_answers(taught(10, 12, 14), first, 12)
+    assert [(it.passes.words, it.target, it.sure) for it in answers] == [(SROA, 10, False)]
+    assert shares == (1.0,)
+
+
+def test_where_no_list_leaves_less_all_are_taught_again():
+    first = Answer(PassList.of(*SROA), SOURCE, 9)
+    answers, shares = second_answers(taught(10, 12), first, 10)
+    assert [(it.passes.words, it.target) for it in answers] == [(SROA, 10), (GVN, 12)]
+    assert shares == pytest.approx((0.5, 0.5))
+
+
+def test_an_answer_that_foresaw_its_count_and_is_the_best_is_sure():
+    first = Answer(PassList.of(*SROA), SOURCE, 10)
+    answers, _ = second_answers(taught(10, 12), first, 10)
+    assert [(it.passes.words, it.target, it.sure) for it in answers] == [(SROA, 10, True)]
+
+
+def test_feedback_data_are_a_models_own_answers_and_what_to_say_then(tmp_path, labelled, outcomes):
+    made = make_feedback(
+        FeedbackRequest(
+            corpus=labelled.corpus, labels=labelled.labels, outcomes=outcomes, out=tmp_path / "data", model=SHIPPED,
+            form=Form.FAST, functions=16, context=9_999,
+        )
+    )  # fmt: skip
+    found = {split: dataset.Dataset(made.out, split) for split in dataset.SPLITS}
+    assert 0 < len(found["train"]) <= 16
+    assert 0 < len(found["validation"]) <= 2
+    for it in found["train"]:
+        said = found["train"].tokenizer.decode(it.context[it.prompt_end :].tolist())
+        first, told = said[: said.index(FEEDBACK)], said[said.index(FEEDBACK) :]
+        assert isinstance(Answer.parse(first), Answer)
+        assert Feedback.parse(told).form is Form.FAST
+        assert all(
+            Answer.parse(found["train"].tokenizer.decode(tokens.tolist())).sure is not None for tokens in it.answers
+        )

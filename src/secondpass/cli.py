@@ -207,7 +207,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     feedback.add_argument("--temperature", type=float, default=0.0, metavar="T", help="of its answers (default 0)")
     feedback.add_argument("--samples", type=int, default=1, metavar="N", help="answers a function (default 1)")
     feedback.add_argument("--seed", type=int, default=0, metavar="S")
-    feedback.add_argument("--functions", type=int, metavar="N", help="only the first N of each split by hash")
+    feedback.add_argument("--functions", type=int, metavar="N", help="only the first N training functions by hash")
     feedback.add_argument("--workers", type=int, default=0, metavar="W", help="processes (default: one a core)")
     feedback.set_defaults(run=_data_feedback)
     for task in (optimize, feedback):

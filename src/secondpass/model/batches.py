@@ -242,7 +242,7 @@ class Plan:
     def _plan(self, rng: np.random.Generator, taken: Numbers, seed: tuple[int, ...]) -> _Epoch:
         recipe, sizes = self._recipe, self.sizes
         drawn, weights = _draw_answers(sizes, recipe.answers, rng)
-        weights *= np.maximum(sizes.gains, 1)[:, None] ** recipe.gain_power
+        weights *= sizes.gains[:, None] ** recipe.gain_power
         counted = _draw_counted(sizes, recipe.counted, rng)
         lengths = sizes.contexts + (sizes.answers[drawn] * (weights > 0)).sum(axis=1)
         lengths += _sums(sizes, counted, sizes.counted)

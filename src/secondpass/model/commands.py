@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import statistics
 from collections import Counter
@@ -81,7 +82,7 @@ class FeedbackRequest:
     answers: int = 4
     outcomes: Path | None = None
     functions: int | None = None
-    """Only so many of each split."""
+    """Only so many training functions, and an eighth as many validation functions."""
     workers: int = 0
 
 
@@ -193,7 +194,10 @@ def make_feedback(request: FeedbackRequest, progress: Progress | None = None) ->
     tokenizer.save(request.out / TOKENIZER)
     made = _Writer(request.out, request.context)
     for split in SPLITS:
-        entries = labelled_entries(corpus, labels, split)[: request.functions]
+        most = request.functions
+        if most is not None and split == "validation":
+            most = math.ceil(most / 8)
+        entries = labelled_entries(corpus, labels, split)[:most]
         functions = read_labelled(corpus, entries, labels, Objective.INSTRUCTIONS, popular, request.answers)
         if code:
             with Sandbox() as sandbox:

@@ -224,7 +224,7 @@ def feedback_example(
     """Task Feedback: the prompt, a model's answer and the feedback on it, and what to say then.
 
     That is the same list again and "I am sure!", where it does what the answer foresaw and is as good as the best one;
-    otherwise "Let me try again." and every target.
+    otherwise "Let me try again." and every target that leaves less than the answer did, or every one where none does.
 
     Args:
         function: with its targets; with code where the form is not Fast.
@@ -240,8 +240,11 @@ def feedback_example(
         code = None if answer.code is None else verdict.compiled
         again = replace(answer, source=function.source, sure=True, code=code)
         return _example(function, tokenizer, prompt, said, [again], [1.0])
-    answers = [Answer(it.passes, function.source, it.count, False, it.code) for it in function.targets]
-    return _example(function, tokenizer, prompt, said, answers, [it.share for it in function.targets])
+    reached = verdict.target
+    better = [it for it in function.targets if reached is not None and it.count < reached] or function.targets
+    total = sum(it.share for it in better)
+    answers = [Answer(it.passes, function.source, it.count, False, it.code) for it in better]
+    return _example(function, tokenizer, prompt, said, answers, [it.share / total for it in better])
 
 
 def is_sure(function: Labelled, verdict: Verdict) -> bool:

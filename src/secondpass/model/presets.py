@@ -104,7 +104,8 @@ class Recipe:
     count_weight: float = 0.5
     """Weight of the mean loss of these counts."""
     gain_power: float = 0.0
-    """An example's answers weigh its gain to this power: at 0 all functions weigh alike, at 1 what they can gain."""
+    """An example's answers weigh its gain to this power: at 0 all functions weigh alike, at 1 what they can gain. Above
+    0 those of examples of gain 0 are not learnt, which leaves their prompts and counted lists."""
     peak_rate: float = 1.5e-3
     """The learning rate after the warm-up."""
     final_share: float = 0.1
