@@ -17,15 +17,18 @@ from secondpass.errors import EngineError, InputError, PromptTooLong
 from secondpass.llvm.module import Module
 from secondpass.llvm.sandbox import Sandbox
 from secondpass.model.manifest import SHIPPED, Manifest
-from secondpass.prompt import Answer, Form, OptimizePrompt
+from secondpass.prompt import Answer, Form, Objective, OptimizePrompt
 from secondpass.strategies import NAMES
 from secondpass.strategies.base import Budget, Function, Session
 from secondpass.strategies.choice import choose
 from secondpass.strategies.iterating import Iterate
+from secondpass.strategies.portfolio import Portfolio
 from secondpass.strategies.sampling import Sample, Then
 from secondpass.strategies.searching import Search
 from secondpass.strategies.single import Feedback, Single
 from secondpass.strategies.tree import Beam, Priority
+from secondpass.tuner.coreset import coreset
+from secondpass.tuner.portfolio import shipped
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +68,7 @@ ALL = [
     Iterate(2, 1.5, starts=2),
     Priority(12),
     Beam(12),
+    Portfolio(12),
 ]
 
 
@@ -137,6 +141,7 @@ def test_a_budget_of_nothing_is_refused(limit):
         lambda: Priority(0),
         lambda: Priority(10_000),
         lambda: Beam(0),
+        lambda: Portfolio(0),
         lambda: Iterate(0),
         lambda: Iterate(2, -0.5),
         lambda: Iterate(2, 0.0, starts=2),
@@ -249,6 +254,36 @@ def plain_priority(prompt, n):
             at = at.append([best])
         answers.append(at.written.tokens)
     return answers
+
+
+def test_a_portfolio_holds_the_coreset_s_lists_each_once(session):
+    attempts = session().work(Portfolio(50))
+    lists = [it.verdict.answer.passes for it in attempts]
+    assert len(lists) == len(set(lists)) == 50
+    assert set(lists) == set(coreset(Objective.INSTRUCTIONS, 50))
+
+
+def test_a_portfolio_is_chosen_by_the_probabilities_of_whole_lists(session):
+    """Against each list read alone, token by token."""
+    table, one = shipped(Objective.INSTRUCTIONS), session()
+    probable = []
+    for words in table.lists:
+        tokens = one.engine.grammar.tokens_of(words)
+        probable.append(one.prompt.append(tokens).written.log_probability)
+    expected = [table.lists[it] for it in table.order(probable, 8)]
+    assert [it.verdict.answer.passes.words for it in one.work(Portfolio(8))] == expected
+
+
+def test_a_portfolio_of_another_objective_is_refused(session, functions):
+    with pytest.raises(InputError, match="no portfolio ships for the objective bytes"):
+        session(function=replace(functions[1], objective=Objective.BYTES)).work(Portfolio(3))
+
+
+def test_a_list_the_grammar_forbids_is_not_begun(session):
+    tree = session().prompt.tree()
+    sroa, unknown, empty, long = tree.begun_with([("sroa",), ("no-such-pass",), (), ("sroa",) * 99])
+    assert sroa is not None and unknown is empty is long is None
+    assert tree.finish([sroa])[0].written.tokens[: len(sroa.written.tokens)] == sroa.written.tokens
 
 
 def test_beam_search_of_width_one_is_greedy(session):

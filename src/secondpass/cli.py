@@ -208,6 +208,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     feedback.add_argument("--samples", type=int, default=1, metavar="N", help="answers a function (default 1)")
     feedback.add_argument("--seed", type=int, default=0, metavar="S")
     feedback.add_argument("--functions", type=int, metavar="N", help="only the first N training functions by hash")
+    feedback.add_argument("--improved", action="store_true", help="only functions on which something beats -Oz")
     feedback.add_argument("--workers", type=int, default=0, metavar="W", help="processes (default: one a core)")
     feedback.set_defaults(run=_data_feedback)
     for task in (optimize, feedback):
@@ -406,6 +407,7 @@ def _data_feedback(options: argparse.Namespace) -> int:
         answers=options.answers,
         outcomes=options.outcomes,
         functions=options.functions,
+        improved=options.improved,
         workers=options.workers,
     )
     with progress_bar() as progress:

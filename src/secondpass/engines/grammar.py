@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secondpass.errors import EngineError
+from secondpass.llvm.passes import Words
 from secondpass.prompt import CODE_CLOSE, CODE_OPEN, COUNT_FROM, DOWN_TO, PASSES, SURE, TRY_AGAIN, flags
 
 LONGEST_LIST = 32
@@ -120,7 +121,9 @@ class Grammar:
             EngineError: a marker, a word or a digit has no token, or there is no word.
         """
         self._single = {text: _id(tokens, text) for text in _SINGLE}
-        self._flags = _ids(_id(tokens, flag) for flag in flags(words))
+        words = tuple(words)
+        self._words = {word: _id(tokens, flag) for word, flag in zip(words, flags(words))}
+        self._flags = _ids(self._words.values())
         if not len(self._flags) or longest_list < 1:
             raise EngineError("a grammar needs a word at least, and lists of one element at least")
         self._longest_list = longest_list
@@ -166,6 +169,12 @@ class Grammar:
         if state.written == 0 and token == self._zero:
             return State(place, LONGEST_NUMBER, code)
         return State(place, state.written + self._digits[token], code)
+
+    def tokens_of(self, passes: Words) -> tuple[int, ...] | None:
+        """A whole list as ids, and the marker behind it; None where no answer can hold the list."""
+        if not 0 < len(passes) <= self._longest_list or not self._words.keys() >= set(passes):
+            return None
+        return (*(self._words[word] for word in passes), self._single[COUNT_FROM])
 
     def forced(self, state: State) -> tuple[int, ...]:
         """The tokens every answer goes on with from here, whatever its reader thinks of them.

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from secondpass.engines.grammar import Grammar, Place
 from secondpass.engines.sampling import Logits, Scores, Written, log_probabilities
+from secondpass.llvm.passes import Words
 
 _BRANCHING = (Place.FIRST_LINE, Place.HEAD, Place.LIST)
 """Where in an answer another token makes another list."""
@@ -110,6 +111,24 @@ class Tree:
                     passed[number].append(choice)
                 ends[number] = self.taken(choice, int(choice.scores.argmax()))
         return [Path(end.written, tuple(choices)) for end, choices in zip(ends, passed)]
+
+    def begun_with(self, lists: Sequence[Words]) -> list[Branch | None]:
+        """An answer that is begun with each of some lists; None where no answer can hold one.
+
+        What lists have in common is read once, and all of them in lockstep.
+        """
+        tokens = [self._grammar.tokens_of(passes) for passes in lists]
+        begun: dict[tuple[int, ...], Branch] = {(): self.root}
+        for depth in range(max((len(it) for it in tokens if it is not None), default=0)):
+            longer = {it[: depth + 1] for it in tokens if it is not None and len(it) > depth and it[:depth] in begun}
+            heads = sorted({it[:depth] for it in longer})
+            begun |= zip(heads, self._read([begun[it] for it in heads]))
+            for it in longer:
+                choice = self.choices(begun[it[:depth]])
+                index = int(choice.allowed.searchsorted(it[depth]))
+                if index < len(choice.allowed) and choice.allowed[index] == it[depth]:
+                    begun[it] = self.taken(choice, index)
+        return [None if it is None else begun.get(it) for it in tokens]
 
     def beams(self, n: int) -> list[Path]:
         """The n most probable lists that beam search of width n finds, completed; the most probable first."""

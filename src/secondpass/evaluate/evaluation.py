@@ -49,6 +49,7 @@ from secondpass.progress import Progress
 from secondpass.prompt import Objective
 from secondpass.strategies.base import MOST_ANSWERS, Strategy
 from secondpass.strategies.iterating import Iterate
+from secondpass.strategies.portfolio import Portfolio
 from secondpass.strategies.sampling import Sample, Then
 from secondpass.strategies.searching import Search
 from secondpass.strategies.single import Feedback, Single
@@ -232,6 +233,9 @@ class _Run:
                 rows.append(score(f"{name}: both", self.cases, greedy, everything))
             samples = self._sampled(name, manifest.temperature)
             rows.append(score(f"{name}: best of {ten} samples", self.cases, samples, many))
+            portfolio = self._asked(name, Portfolio(ten), "portfolio")
+            rows.append(score(f"{name}: portfolio, first list", self.cases, portfolio, one))
+            rows.append(score(f"{name}: portfolio, {ten} lists", self.cases, portfolio, many))
             self.qualities[name] = quality(self.cases, greedy)
         similar = self._tried("nearest neighbours", SimilarFunctions(self._corpus, self._labels, ten))
         rows += [
@@ -327,12 +331,14 @@ class _Run:
         for model, manifest in self._manifests.items():
             sampled = self._sampled(model, manifest.temperature)
             priority = self._asked(model, Priority(answers), "priority")
+            portfolio = self._asked(model, Portfolio(min(answers, _CORESET)), "whole portfolio")
             budgets = [it for it in _SEARCHED if it <= answers]
             beams = {it: self._asked(model, Beam(it), f"beam {it}") for it in budgets}
             search = {it: self._asked(model, Search(it, min(10, it)), f"search {it}") for it in budgets}
             curves = [
                 by_compiles(f"samples at T = {manifest.temperature:g}", self.cases, sampled, marks),
                 by_compiles("Priority Sampling", self.cases, priority, marks),
+                by_compiles("portfolio", self.cases, portfolio, [mark for mark in marks if mark <= _CORESET]),
                 of_budgets("beam search", self.cases, beams),
                 of_budgets("search from the model's answers", self.cases, search),
             ]

@@ -245,14 +245,15 @@ class Plan:
         weights *= sizes.gains[:, None] ** recipe.gain_power
         counted = _draw_counted(sizes, recipe.counted, rng)
         lengths = sizes.contexts + (sizes.answers[drawn] * (weights > 0)).sum(axis=1)
-        lengths += _sums(sizes, counted, sizes.counted)
+        lengths += _sums(sizes.of_counted, counted, sizes.counted, len(lengths))
         rows = _packed_rows if recipe.packing else _single_rows
         grouped = list(_passes(rows(taken, lengths, self._row, rng), lengths, recipe.device_tokens))
         order: list[int] = rng.permutation(len(grouped)).tolist()
         passes = [grouped[it] for it in order]
         prompt_tokens = np.rint(sizes.prompts * recipe.prompt_share * (recipe.prompt_weight > 0)).astype(np.int64)
         weight_sums = (sizes.answers[drawn] * weights).sum(axis=1)
-        count_tokens = _sums(sizes, counted, sizes.counted - sizes.given) * (recipe.count_weight > 0)
+        count_tokens = _sums(sizes.of_counted, counted, sizes.counted - sizes.given, len(lengths))
+        count_tokens *= recipe.count_weight > 0
         members = [np.array([it for row in rows for it in row]) for rows in passes]
         parts = weight_sums, count_tokens, prompt_tokens
         totals = np.array([[part[it].sum() for part in parts] for it in members])
@@ -386,31 +387,31 @@ def _collate(rows: Sequence[Sequence[_Piece]]) -> Batch:
 
 def _most(sizes: Sizes, answers: int) -> Numbers:
     """Tokens of each example's longest answers, so many of them."""
-    groups = np.split(sizes.answers, sizes.first[1:-1])
-    return np.array([np.sort(it)[-answers:].sum() for it in groups], dtype=np.int64)
+    of_answers = np.repeat(np.arange(len(sizes.contexts)), np.diff(sizes.first))
+    return _sums(of_answers, _first_of_each(of_answers, -sizes.answers, answers), sizes.answers, len(sizes.contexts))
 
 
 def _most_counted(sizes: Sizes, lists: int) -> Numbers:
     """Tokens of each example's longest counted lists, so many of them."""
-    return _sums(sizes, _first_of_each(sizes, -sizes.counted, lists), sizes.counted)
+    longest = _first_of_each(sizes.of_counted, -sizes.counted, lists)
+    return _sums(sizes.of_counted, longest, sizes.counted, len(sizes.contexts))
 
 
 def _draw_counted(sizes: Sizes, lists: int, rng: np.random.Generator) -> Numbers:
     """So many of every example's counted lists, by their numbers, ascending."""
-    return _first_of_each(sizes, rng.random(len(sizes.counted)), lists)
+    return _first_of_each(sizes.of_counted, rng.random(len(sizes.counted)), lists)
 
 
-def _first_of_each(sizes: Sizes, order: NDArray[Any], lists: int) -> Numbers:
-    """The counted lists that come first in an order among those of their example, ascending."""
-    ranked = np.lexsort((order, sizes.of_counted))
-    first = np.searchsorted(sizes.of_counted, sizes.of_counted)
-    return np.sort(ranked[np.arange(len(ranked)) - first < lists])
+def _first_of_each(owners: Numbers, order: NDArray[Any], most: int) -> Numbers:
+    """Of things that belong to examples, in their order: the first of each example by another order, ascending."""
+    ranked = np.lexsort((order, owners))
+    first = np.searchsorted(owners, owners)
+    return np.sort(ranked[np.arange(len(ranked)) - first < most])
 
 
-def _sums(sizes: Sizes, counted: Numbers, values: Numbers) -> Numbers:
-    """What some counted lists of each example sum up to, (examples,)."""
-    weights = values[counted].astype(np.float64)
-    return np.bincount(sizes.of_counted[counted], weights, len(sizes.contexts)).astype(np.int64)
+def _sums(owners: Numbers, chosen: Numbers, values: Numbers, examples: int) -> Numbers:
+    """What the chosen ones of each example sum up to, (examples,)."""
+    return np.bincount(owners[chosen], values[chosen].astype(np.float64), examples).astype(np.int64)
 
 
 def _draw_answers(sizes: Sizes, answers: int, rng: np.random.Generator) -> tuple[Numbers, NDArray[np.float64]]:

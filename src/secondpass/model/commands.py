@@ -83,6 +83,8 @@ class FeedbackRequest:
     outcomes: Path | None = None
     functions: int | None = None
     """Only so many training functions, and an eighth as many validation functions."""
+    improved: bool = False
+    """Only functions on which something is known to beat -Oz."""
     workers: int = 0
 
 
@@ -197,7 +199,8 @@ def make_feedback(request: FeedbackRequest, progress: Progress | None = None) ->
         most = request.functions
         if most is not None and split == "validation":
             most = math.ceil(most / 8)
-        entries = labelled_entries(corpus, labels, split)[:most]
+        entries = labelled_entries(corpus, labels, split)
+        entries = [it for it in entries if labels[it.hash].gain or not request.improved][:most]
         functions = read_labelled(corpus, entries, labels, Objective.INSTRUCTIONS, popular, request.answers)
         if code:
             with Sandbox() as sandbox:

@@ -1,7 +1,8 @@
 """Which answers to ask for: where model and compiler meet.
 
 `base` is what a strategy works with. `single` asks once, `sampling` many times, `iterating` again and again after
-feedback, `tree` expands what the model holds most probable, `searching` lets the tuner go on from there.
+feedback, `tree` expands what the model holds most probable, `portfolio` lets it choose from the coreset, `searching`
+lets the tuner go on from there.
 """
 
 NAMES = {
@@ -13,6 +14,7 @@ NAMES = {
     "iterate": "feedback again and again, until the model is sure",
     "priority": "the model's most probable answers: Priority Sampling",
     "beam": "the model's most probable answers: beam search",
+    "portfolio": "lists of the coreset, chosen by how probable the model holds each of them",
     "search": "the model's most probable answers, then the tuner around them; a sample is a compile",
 }
 """The names, and what each means."""

@@ -7,13 +7,14 @@ from secondpass.prompt import Form
 from secondpass.strategies import NAMES
 from secondpass.strategies.base import Strategy
 from secondpass.strategies.iterating import Iterate
+from secondpass.strategies.portfolio import Portfolio
 from secondpass.strategies.sampling import Sample, Then
 from secondpass.strategies.searching import Search
 from secondpass.strategies.single import Feedback, Single
 from secondpass.strategies.tree import Beam, Priority
 
 _ONE_ANSWER = ("single", "feedback")
-_COLD = (*_ONE_ANSWER, "priority", "beam", "search")
+_COLD = (*_ONE_ANSWER, "priority", "beam", "portfolio", "search")
 _SEARCH_ANSWERS = 10
 
 
@@ -67,6 +68,8 @@ def choose(
             return Priority(answers)
         case "beam":
             return Beam(answers)
+        case "portfolio":
+            return Portfolio(answers)
         case "search":
             return Search(answers, min(answers, _SEARCH_ANSWERS), seed)
         case _:
