@@ -222,13 +222,14 @@ PRESETS: Mapping[str, Preset] = {
         ),
         Preset(
             name="small",
-            shape=Shape(context=2048, width=512, layers=10, heads=8, key_value_heads=2, feed_forward=1408),
+            shape=Shape(context=3072, width=512, layers=10, heads=8, key_value_heads=2, feed_forward=1408),
             recipe=Recipe(
                 steps=20_000,
                 step_tokens=65_536,
-                device_tokens=16_384,
-                packing=True,
-                answers=4,
+                device_tokens=65_536,
+                answers=8,
+                counted=6,
+                gain_power=0.5,
                 peak_rate=1e-3,
                 warmup_steps=500,
                 checkpoint_steps=1_000,
