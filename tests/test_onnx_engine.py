@@ -21,7 +21,7 @@ from secondpass.errors import EngineError, ModelError, PromptTooLong  # noqa: E4
 from secondpass.llvm.passes import PassList  # noqa: E402
 from secondpass.model import llama  # noqa: E402
 from secondpass.model.export import export, quantise  # noqa: E402
-from secondpass.model.manifest import MANIFEST, SHIPPED, Manifest  # noqa: E402
+from secondpass.model.manifest import MANIFEST, NETWORK, SHIPPED, TOKENIZER, Manifest  # noqa: E402
 from secondpass.model.presets import Shape  # noqa: E402
 from secondpass.model.tokenizer import Tokenizer  # noqa: E402
 from secondpass.prompt import (  # noqa: E402
@@ -354,6 +354,8 @@ def test_a_manifest_from_before_code_says_that_none_is_written(tmp_path: Path) -
     values = json.loads((SHIPPED / MANIFEST).read_text())
     del values["writes_code"], values["feedback_form"]
     (tmp_path / MANIFEST).write_text(json.dumps(values))
+    for name in (NETWORK, TOKENIZER):
+        (tmp_path / name).symlink_to(SHIPPED / name)
     found = Manifest.read(tmp_path)
     assert not found.writes_code
     assert found == Manifest.read(SHIPPED)
