@@ -274,6 +274,16 @@ def test_a_portfolio_is_chosen_by_the_probabilities_of_whole_lists(session):
     assert [it.verdict.answer.passes.words for it in one.work(Portfolio(8))] == expected
 
 
+def test_where_a_function_is_too_long_a_portfolio_is_in_the_coreset_s_order(session, functions):
+    long = replace(functions[1], ir=functions[1].ir + "; " + "x" * 40_000)
+    one = session(Budget(compiles=4), function=long)
+    with pytest.raises(PromptTooLong):
+        one.work(Portfolio(9))
+    assert [it.verdict.answer.passes for it in one.attempts] == list(coreset(Objective.INSTRUCTIONS, 4))
+    assert (one.compiles, one.inferences) == (4, 0)
+    assert all(it.searched and it.verdict.valid for it in one.attempts)
+
+
 def test_a_portfolio_of_another_objective_is_refused(session, functions):
     with pytest.raises(InputError, match="no portfolio ships for the objective bytes"):
         session(function=replace(functions[1], objective=Objective.BYTES)).work(Portfolio(3))

@@ -113,7 +113,7 @@ class _Asked:
     """What the model was asked about one function.
 
     Attributes:
-        attempts: its answers, none where it could not read the function.
+        attempts: its answers; where it could not read the function, none or lists that need no model.
         oz: what -Oz makes of the function alone; None where that fails.
         note: why it could not.
     """
@@ -292,11 +292,12 @@ def _ask(
             function = Function(name, ir.normalise(part.to_text()), part.to_bitcode())
         oz = sandbox.compile(Job(function.bitcode, (load().oz_pipeline,)))[0]
         alone = oz.instructions if oz.ok else None
+        session, note = Session(engine, function, sandbox, budget), ""
         try:
-            asked[name] = _Asked(tuple(Session(engine, function, sandbox, budget).work(strategy)), alone)
+            session.work(strategy)
         except PromptTooLong as error:
             note = f"too long for the model: {error.tokens:,} of {error.context_length:,} tokens"
-            asked[name] = _Asked((), alone, note)
+        asked[name] = _Asked(tuple(session.attempts), alone, note)
     report("asking the model", total, total)
     return asked
 

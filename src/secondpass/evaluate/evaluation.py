@@ -176,7 +176,8 @@ class _Run:
         }
         self._page.text(
             f"Instructions of each function alone, LLVM {load().version}, seed {request.seed}. "
-            "A function too long for a model counts as -Oz. The autotuner is `secondpass tune`; shares are of its gain."
+            "A function too long for a model counts as -Oz; a portfolio has the coreset's first lists for it. "
+            "The autotuner is `secondpass tune`; shares are of its gain."
         )
 
     # Methods

@@ -190,10 +190,9 @@ class _Asked:
         started = time.perf_counter()
         tokens = len(engine.tokenizer.encode_prompt(OptimizePrompt(case.text)))
         session = Session(engine, Function("function", case.text, case.bitcode), sandbox, self.budget)
-        attempts: list[Attempt] = []
         with suppress(PromptTooLong):
-            attempts = session.work(self.strategy)
-        return Trials(case.key, tuple(map(_tried, attempts)), time.perf_counter() - started, tokens)
+            session.work(self.strategy)
+        return Trials(case.key, tuple(map(_tried, session.attempts)), time.perf_counter() - started, tokens)
 
 
 def _tried(attempt: Attempt) -> Tried:

@@ -60,7 +60,7 @@ class Attempt:
         verdict: the compiler's findings.
         sample: which of the model's first answers this is, or follows, from 0.
         turn: 0 for a first answer, 1 for one after feedback, 2 after another one.
-        searched: whether the tuner found the list; the completion then says what the model would have had to say.
+        searched: whether the list is the tuner's; the completion then says what the model would have had to say.
     """
 
     completion: Completion
@@ -291,6 +291,18 @@ class Session:
         self._searched += compiles if found is None else found.compiles
         for sample, it in enumerate(found.found if found is not None else ()):
             self._keep_searched(PassList.of(*it.passes), sample)
+
+    def try_lists(self, lists: List[Words]) -> None:
+        """Compile lists that no model answered, and keep them as attempts, as far as the budget allows.
+
+        Raises:
+            Spent: it allows none.
+        """
+        tried = [PassList.of(*words) for words in lists[: self._left(len(lists))]]
+        self._verdicts([Answer(passes, 0, 0) for passes in tried])  # all in one job
+        self._searched += len(tried)
+        for sample, passes in enumerate(tried):
+            self._keep_searched(passes, sample)
 
     def _keep_searched(self, passes: PassList, sample: int) -> None:
         (verdict,) = self._verdicts([Answer(passes, 0, 0)])
