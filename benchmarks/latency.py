@@ -3,8 +3,8 @@
     python benchmarks/latency.py [--function compress] [--rounds 7]
 
 Takes a function of `examples/codec.c` of about 200 lines of IR, writes it to a file of its own and runs the
-command on it with one greedy answer, with and without feedback in turns, and with ten samples. Prints the
-median and range of the wall time, and where it goes.
+command on it with one greedy answer, with and without feedback, with ten samples and with a portfolio, in turns. Prints
+the median and range of the wall time, and where it goes.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ from secondpass.llvm.module import Module
 
 CODEC = Path(__file__).parents[1] / "examples" / "codec.c"
 WAYS = {
-    "one answer": ["--no-feedback"],
-    "one answer, second try": ["--feedback"],
-    "ten samples": ["--samples", "10", "--no-feedback"],
+    "one answer": ["--strategy", "single"],
+    "one answer, second try": ["--strategy", "feedback"],
+    "ten samples": ["--strategy", "sample", "--samples", "10"],
+    "portfolio of ten": ["--strategy", "portfolio", "--samples", "10"],
 }
 
 
