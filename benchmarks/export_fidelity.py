@@ -5,7 +5,9 @@
 
 Reads validation examples with their best answers and compares the two models' distributions of the next
 token at every position: how often both hold the same token most probable, how far the true
-token's log probability moves, and the Kullback-Leibler divergence.
+token's log probability moves, and the Kullback-Leibler divergence. With `--answers N` it also counts on how many of the
+first N functions the greedy answers are the same, of the int8 network and of a float32 one exported from the checkpoint
+on the spot, against `transformers`.
 """
 
 from __future__ import annotations
@@ -13,14 +15,21 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 
 from secondpass.engines.onnx import OnnxEngine
 from secondpass.engines.sampling import log_probabilities
+from secondpass.engines.transformers import TransformersEngine
 from secondpass.model import llama
 from secondpass.model.dataset import SPLITS, Dataset, Example
+from secondpass.model.export import export
+from secondpass.model.manifest import TOKENIZER
+from secondpass.model.run import read_facts
+from secondpass.model.tokenizer import Tokenizer
+from secondpass.prompt import Answer, OptimizePrompt
 
 
 def main() -> int:
@@ -30,6 +39,7 @@ def main() -> int:
     parser.add_argument("--data", type=Path, required=True, help="training data with the model's tokenizer")
     parser.add_argument("--split", choices=SPLITS, default="validation")
     parser.add_argument("--count", type=int, default=50, help="examples to read")
+    parser.add_argument("--answers", type=int, default=0, help="functions whose greedy answers are compared")
     options = parser.parse_args()
     reference, engine = llama.load(options.checkpoint).eval(), OnnxEngine.load(options.model)
     rows = [compare(reference, engine, it) for it in Dataset(options.data, options.split)[: options.count]]
@@ -41,7 +51,31 @@ def main() -> int:
             f"| {name} | {agree.size} | {agree.mean():.2%} | {change.mean():.4f} "
             f"| {np.quantile(change, 0.99):.4f} | {divergence.mean():.1e} |"
         )
+    if options.answers:
+        compare_answers(options.checkpoint, engine, Dataset(options.data, options.split)[: options.answers])
     return 0
+
+
+def compare_answers(checkpoint: Path, engine: OnnxEngine, examples: list[Example]) -> None:
+    """Print on how many functions the exported networks answer as `transformers` does."""
+    reference, facts = TransformersEngine.load(checkpoint), read_facts(checkpoint)
+    tokenizer = Tokenizer.load(checkpoint / TOKENIZER)
+    with TemporaryDirectory() as folder:
+        export(llama.load(checkpoint), tokenizer, Path(folder), name=facts.name, quantised=False)
+        exact = OnnxEngine.load(Path(folder))
+        same = np.zeros((2, 2), dtype=np.int64)
+        for example in examples:
+            prompt = OptimizePrompt.parse(tokenizer.decode(example.context.tolist()))
+            assert isinstance(prompt, OptimizePrompt)
+            (expected,) = reference.start(prompt).answer()
+            for row, other in enumerate((engine, exact)):
+                (found,) = other.start(prompt).answer()
+                one, two = Answer.parse(expected.text), Answer.parse(found.text)
+                assert isinstance(one, Answer)
+                assert isinstance(two, Answer)
+                same[row] += expected.text == found.text, one.passes == two.passes
+    for name, (answers, lists) in zip(("int8", "float32"), same / len(examples)):
+        print(f"{name}: {answers:.1%} of {len(examples)} greedy answers the same, {lists:.1%} of their lists")
 
 
 def compare(reference: llama.LlamaForCausalLM, engine: OnnxEngine, example: Example) -> list[np.ndarray]:
