@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -627,6 +628,31 @@ def test_ctrl_c_ends_the_compilers_and_leaves_no_half_project(tmp_path):
     assert "Traceback" not in said
     assert running(str(path)) == []
     assert not (tmp_path / "out" / "units" / "p" / "units.json").exists()
+
+
+INTERRUPTED = """
+import signal, sys
+from pathlib import Path
+from secondpass.corpus.build import Source, collect
+from secondpass.corpus.processes import Processes
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for _ in range(100):
+    processes = Processes()
+    make = lambda: processes.run(["sh", "-c", "kill -INT $PPID; sleep 1000"], seconds=1000)
+    try:
+        collect(Path(sys.argv[1]), [Source("p", make)], 1, processes)
+    except KeyboardInterrupt:
+        print("ended")
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+"""
+
+
+def test_ctrl_c_is_heard_while_a_project_starts(tmp_path):
+    """The signal comes when threads and children are being started, where a lock may be held or nobody wakes."""
+    command = [sys.executable, "-c", INTERRUPTED, str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.stdout.count("ended") == 100, done.stderr
 
 
 def test_a_second_command_is_refused_while_the_first_lives(copied, sources, capsys):

@@ -6,15 +6,19 @@ was, and a project that fails is a line in the report.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Generator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from types import FrameType
 from typing import Any
 
 from secondpass import parquet
@@ -100,24 +104,65 @@ def collect(
     mended = [source for source in mended if (out / "units" / source.name / "units.json").exists()]
     reports: dict[str, ProjectReport] = {}
     earlier = _reports(out)
-    with full_disk_is_clear(out), ThreadPoolExecutor(jobs) as pool:
-        waiting: list[Future[ProjectReport]] = []
-        try:  # from here: Ctrl-C may come before the first is waited for, and the pool waits for what it has begun
-            waiting += [pool.submit(_one, out, it, it.name in old, processes, earlier) for it in (*sources, *mended)]
-            for done in as_completed(waiting):
-                if isinstance(done.exception(), Stopped):  # another one says why
-                    continue
-                report = done.result()
+    waiting = (*sources, *mended)
+    ended: SimpleQueue[ProjectReport | BaseException] = SimpleQueue()
+
+    def make(source: Source) -> None:
+        try:
+            ended.put(_one(out, source, source.name in old, processes, earlier))
+        except BaseException as error:
+            ended.put(error)
+
+    with full_disk_is_clear(out), ThreadPoolExecutor(jobs) as pool, _interrupt_enters(ended):
+        try:
+            for source in waiting:
+                pool.submit(make, source)
+            while len(reports) < len(waiting):
+                report = _next(ended)
                 reports[report.name] = report
                 _keep(out, report)
                 if progress is not None:
                     progress(report.name, len(reports), len(waiting))
         except BaseException:
-            for future in waiting:
-                future.cancel()
             processes.stop()
+            pool.shutdown(cancel_futures=True)
             raise
+    with full_disk_is_clear(out):
         return [reports[source.name] for source in sources], build_index(out)
+
+
+@contextlib.contextmanager
+def _interrupt_enters(ended: SimpleQueue[ProjectReport | BaseException]) -> Generator[None]:
+    """Ctrl-C becomes an entry of the queue: raised amid a thread's start it may leave a lock held for ever."""
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, or a caller's own
+        yield
+        return
+
+    def enter(_signal: int, _frame: FrameType | None) -> None:
+        ended.put(KeyboardInterrupt())
+
+    try:
+        signal.signal(signal.SIGINT, enter)
+    except ValueError:  # not the main thread: Ctrl-C is not for this one
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _next(ended: SimpleQueue[ProjectReport | BaseException]) -> ProjectReport:
+    """Wait for a project, or raise what ended the run."""
+    while True:
+        try:
+            outcome = ended.get(timeout=0.2)  # a signal that another thread receives does not wake this one
+        except Empty:
+            continue
+        if isinstance(outcome, ProjectReport):
+            return outcome
+        if not isinstance(outcome, Stopped):  # another one says why
+            raise outcome
 
 
 def _one(out: Path, source: Source, again: bool, processes: Processes, earlier: Mapping[str, Any]) -> ProjectReport:
