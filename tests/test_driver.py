@@ -1,11 +1,13 @@
 """`secondpass cc` and `secondpass c++` in the place of a compiler: real commands, real build systems, real trouble."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from secondpass.llvm.toolchain import find_clang
 
 BIN = Path(sys.executable).parent
 SMALL = "int twice(int x) { int y = x; return y + y; }\n"
+SLOW = "constexpr int f() { int s = 0; for (int i = 0; i < 1000000000; i++) s ^= i; return s; }\nstatic_assert(f());\n"
 WRONG = "int f(void) { return undeclared; }\n"
 
 
@@ -34,6 +37,7 @@ class Build:
             "SECONDPASS_LOG": str(self.log),
             "SECONDPASS_CACHE_DIR": str(self.cache),
             "SECONDPASS_EFFORT": "0",
+            "SECONDPASS_SERVER": "0",
             "PATH": f"{BIN}:{os.environ['PATH']}",
             "CC": "secondpass cc",
             "CXX": "secondpass c++",
@@ -253,6 +257,128 @@ def test_an_optimiser_that_is_killed_is_one_warning_and_clangs_object(build):
     assert process.returncode == 0
     assert said.count("\n") == 1 and "its optimiser ended with code -9; the object is clang's" in said
     assert elf.function_sizes((build.folder / "codec.o").read_bytes())["compress"]
+
+
+# The server
+
+
+@pytest.fixture
+def served(build):
+    """A build whose server runs."""
+    with tempfile.TemporaryDirectory(prefix="run-") as folder:  # a socket's path has at most 107 characters
+        build.environment |= {"XDG_RUNTIME_DIR": folder, "SECONDPASS_SERVER": "60"}
+        build.write("first.c", SMALL)
+        assert build.run("-Oz", "-c", "first.c").returncode == 0
+        wait_for(lambda: list(Path(folder).glob("secondpass/*.socket")))
+        yield build
+        for pid in servers(folder):
+            os.kill(pid, signal.SIGKILL)
+
+
+def servers(folder):
+    """The processes that serve a socket in a folder, forks for their commands among them."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = path.read_bytes().split(b"\0")
+            if b"secondpass.driver.server" in words and any(it.startswith(folder.encode()) for it in words):
+                found.append(int(path.parent.name))
+    return found
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def runtime(build):
+    return build.environment["XDG_RUNTIME_DIR"]
+
+
+def test_a_served_command_does_what_one_without_a_server_does(served):
+    (server,) = servers(runtime(served))
+    os.kill(server, signal.SIGSTOP)
+    process = subprocess.Popen(
+        [BIN / "secondpass-cc", "-Oz", "-c", CODEC, "-o", "served.o"], cwd=served.folder, env=served.environment
+    )
+    with pytest.raises(subprocess.TimeoutExpired):  # it waits for the server, so the server does it
+        process.wait(3)
+    os.kill(server, signal.SIGCONT)
+    assert process.wait(120) == 0
+    shutil.rmtree(served.cache)
+    assert served.run("-Oz", "-c", CODEC, "-o", "alone.o", SECONDPASS_SERVER="0").returncode == 0
+    images = [(served.folder / name).read_bytes() for name in ("served.o", "alone.o")]
+    assert images[0] == images[1]
+    _, first, second = served.records()
+    assert first["after"] == second["after"] < first["before"]
+
+
+def test_a_served_command_has_the_clients_folder_files_and_limits(served):
+    folder = served.folder / "below"
+    folder.mkdir()
+    (folder / "small.c").write_text(SMALL)
+    (folder / "wrong.c").write_text(WRONG)
+    line = f"cd below; umask 027; ulimit -t 50; {BIN}/secondpass-cc -Oz -c small.c; {BIN}/secondpass-cc -Oz -c wrong.c"
+    run = served.shell(f"{line} || exit $(($? + 40))")
+    assert run.returncode == 41
+    assert (folder / "small.o").stat().st_mode & 0o777 == 0o640
+    alone = by_clang(served, "-Oz", "-c", folder / "wrong.c")
+    assert run.stderr == alone.stderr.replace(f"{folder}/", "")
+    limits = served.shell(f"ulimit -t 50; SECONDPASS_REAL_CC=$PWD/limits.sh {BIN}/secondpass-cc -O1 -c small.c")
+    assert limits.returncode == 1  # there is no such compiler
+    script = served.write("limits.sh", "#!/bin/sh\nulimit -t\ncat\n")
+    script.chmod(0o755)
+    limits = served.shell(f"ulimit -t 50; echo in | SECONDPASS_REAL_CC={script} {BIN}/secondpass-cc -O1 -c small.c")
+    assert limits.stdout == "50\nin\n"
+
+
+def test_a_server_that_was_killed_is_replaced(served):
+    for pid in servers(runtime(served)):
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not servers(runtime(served)))
+    assert served.run("-Oz", "-c", "first.c", "-o", "second.o").returncode == 0
+    wait_for(lambda: servers(runtime(served)))
+    assert served.run("-Oz", "-c", "first.c", "-o", "third.o").returncode == 0
+    assert (served.folder / "second.o").read_bytes() == (served.folder / "third.o").read_bytes()
+
+
+def test_a_server_goes_when_it_has_nothing_to_do(served):
+    for pid in servers(runtime(served)):
+        os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not servers(runtime(served)))
+    served.run("-Oz", "-c", "first.c", SECONDPASS_SERVER="1")
+    served.run("-Oz", "-c", "first.c", SECONDPASS_SERVER="1")  # two that start at once: one lives
+    wait_for(lambda: servers(runtime(served)))
+    wait_for(lambda: not servers(runtime(served)))
+    assert not list(Path(runtime(served)).glob("secondpass/*.socket"))
+
+
+def test_ctrl_c_ends_a_served_command(served):
+    command = [BIN / "secondpass-cc", "-Oz", "-fconstexpr-steps=2000000000", "-c", served.write("slow.cpp", SLOW)]
+    script = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, *map(str, command)], cwd=served.folder, env=served.environment
+    )
+    wait_for(lambda: len(servers(runtime(served))) == 2)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
+    wait_for(lambda: len(servers(runtime(served))) == 1)
+    assert not (served.folder / "slow.o").exists()
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o777])
+def test_a_folder_that_others_may_enter_has_no_server(build, mode):
+    with tempfile.TemporaryDirectory(prefix="run-") as name:
+        folder = Path(name, "secondpass")
+        folder.mkdir()
+        folder.chmod(mode)
+        build.write("first.c", SMALL)
+        settings = {"XDG_RUNTIME_DIR": name, "SECONDPASS_SERVER": "60"}
+        assert build.run("-Oz", "-c", "first.c", **settings).returncode == 0
+        assert list(folder.iterdir()) == []
 
 
 # The report

@@ -3,21 +3,29 @@
 A build calls the compiler driver thousands of times, so it does not wait for what other commands import.
 """
 
+import os
 import sys
-from pathlib import Path
+
+from secondpass import __version__
 
 DRIVERS = {"cc": "c", "c++": "c++"}
 
 
 def main() -> int:
     """Run what was called, and return its exit code."""
-    program, words = Path(sys.argv[0]).name, sys.argv[1:]
+    program, words = os.path.basename(sys.argv[0]), sys.argv[1:]
     if program.startswith("secondpass-"):
         words = [program.removeprefix("secondpass-"), *words]
     if words and words[0] in DRIVERS:
+        from secondpass.driver.client import ask
+
+        language, words = DRIVERS[words[0]], words[1:]
+        code = ask(language, words, __version__)
+        if code is not None:
+            return code
         from secondpass.driver.driver import main as drive
 
-        return drive(DRIVERS[words[0]], words[1:])
+        return drive(language, words)
     from secondpass.cli import main as run
 
     return run(words)

@@ -477,26 +477,22 @@ def _evaluate(options: argparse.Namespace) -> int:
 def _optimize(options: argparse.Namespace) -> int:
     from secondpass import output, report
     from secondpass.effort import chosen
-    from secondpass.engines.onnx import OnnxEngine
     from secondpass.llvm.library import load
     from secondpass.llvm.sandbox import Sandbox
     from secondpass.optimize import optimize
     from secondpass.strategies.base import Budget
-    from secondpass.strategies.choice import choose
     from secondpass.tuner.coreset import coreset
 
     asked = chosen(options.effort, options.coreset, options.strategy, options.samples)
     budget = Budget(seconds=options.budget_seconds)
     targets = output.plan(options.inputs, options.output, options.emit)
     with Sandbox() as sandbox:
-        engine = OnnxEngine.load(words=[entry.text for entry in load().vocabulary()]) if asked.strategy else None
-        strategy = choose(
-            asked.strategy or "single",
-            asked.answers if asked.strategy else 1,
+        engine = asked.engine()
+        strategy = asked.chosen_strategy(
+            engine,
             options.temperature,
             options.seed,
             Form(options.form),
-            usual_temperature=engine.temperature if engine else 1.0,
             top_k=options.top_k,
             top_p=options.top_p,
         )

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
 
 from secondpass.errors import InputError
+from secondpass.prompt import Form
+
+if TYPE_CHECKING:
+    from secondpass.engines.onnx import OnnxEngine
+    from secondpass.strategies.base import Strategy
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +30,39 @@ class Effort:
     strategy: str
     answers: int
     seconds: float
+
+    def engine(self, threads: int | None = None) -> OnnxEngine | None:
+        """The model in the box, loaded once a process; None where no answers are asked for.
+
+        Args:
+            threads: of one step; None for as many as this process has physical cores.
+        """
+        return _engine(threads) if self.strategy else None
+
+    def chosen_strategy(
+        self,
+        engine: OnnxEngine | None,
+        temperature: float | None = None,
+        seed: int = 0,
+        form: Form = Form.FAST,
+        *,
+        top_k: int | None = None,
+        top_p: float | None = None,
+    ) -> Strategy:
+        """How answers are asked for, with settings as `strategies.choice.choose` takes them."""
+        from secondpass.strategies.choice import choose
+
+        name, answers = (self.strategy, self.answers) if self.strategy else ("single", 1)
+        usual = engine.temperature if engine else 1.0
+        return choose(name, answers, temperature, seed, form, usual_temperature=usual, top_k=top_k, top_p=top_p)
+
+
+@cache
+def _engine(threads: int | None) -> OnnxEngine:
+    from secondpass.engines.onnx import OnnxEngine
+    from secondpass.llvm.library import load
+
+    return OnnxEngine.load(words=[entry.text for entry in load().vocabulary()], threads=threads)
 
 
 EFFORTS = (

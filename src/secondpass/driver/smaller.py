@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from secondpass.effort import effort
+from secondpass.effort import EFFORTS, effort
 from secondpass.errors import SandboxError, ToolchainError
 from secondpass.llvm import elf
 from secondpass.prompt import Objective
@@ -19,9 +19,8 @@ from secondpass.prompt import Objective
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-    from secondpass.engines.base import Engine
-    from secondpass.strategies.base import Strategy
-
+_THREADS = 1
+"""A build runs a compiler on every core already; and a model without threads of its own is whole after a fork."""
 _LATEST = ("-Oz", "-Xclang", "-disable-llvm-passes", "-w", "-c")
 
 
@@ -52,14 +51,20 @@ def smaller(clang: Sequence[str], options: Sequence[str], source: Path, language
     from secondpass.tuner.coreset import coreset
 
     asked = effort(level)
-    with TemporaryDirectory(prefix="secondpass-") as name, Sandbox(1) as sandbox:
+    with TemporaryDirectory(prefix="secondpass-") as name, Sandbox(1, fork=True) as sandbox:
         folder = Path(name)
         module, native = folder / f"{source.stem}.bc", folder / "native.o"
         _run([*clang, *options, *_LATEST, "-emit-llvm", "-o", str(module), "-x", language, str(source)])
-        engine, strategy = _model(asked.strategy, asked.answers)
+        engine = asked.engine(_THREADS)
         lists = coreset(Objective.BYTES, asked.coreset)
         result = optimize(
-            module, engine, strategy, sandbox, objective=Objective.BYTES, coreset=lists, seconds=asked.seconds
+            module,
+            engine,
+            asked.chosen_strategy(engine),
+            sandbox,
+            objective=Objective.BYTES,
+            coreset=lists,
+            seconds=asked.seconds,
         )
         module.write_bytes(result.bitcode)
         _run([*clang, *options, *_LATEST, "-Qunused-arguments", "-o", str(native), "-x", "ir", str(module)])
@@ -73,7 +78,7 @@ def smaller_apart(clang: Sequence[str], options: Sequence[str], source: Path, la
         SandboxError: the process died.
         SecondpassError: as `smaller`.
     """
-    context = multiprocessing.get_context("fork")  # nothing is loaded yet that a child could not have
+    context = multiprocessing.get_context("fork")  # there is one thread, and nothing that a child could not have
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_send, args=(theirs, (clang, options, source, language, level)))
     process.start()
@@ -103,17 +108,10 @@ def sizes(before: bytes, after: bytes) -> dict[str, tuple[int, int]]:
     return {name: (old.get(name, 0), new.get(name, 0)) for name in sorted({*old, *new})}
 
 
-def _model(name: str, answers: int) -> tuple[Engine | None, Strategy]:
-    from secondpass.strategies.choice import choose
-    from secondpass.strategies.single import Single
-
-    if not name:
-        return None, Single()
-    from secondpass.engines.onnx import OnnxEngine
-    from secondpass.llvm.library import load
-
-    engine = OnnxEngine.load(words=[entry.text for entry in load().vocabulary()], threads=1)
-    return engine, choose(name, answers, usual_temperature=engine.temperature)
+def load_model(level: str) -> None:
+    """Load what a level of effort needs, for the forks of this process."""
+    if level.isdecimal() and int(level) < len(EFFORTS):
+        effort(int(level)).engine(_THREADS)
 
 
 def _run(command: Sequence[str]) -> None:

