@@ -6,9 +6,10 @@
 Every program is compiled by the bundled clang at -Oz, and by us: as `optimize` makes it, with sampled answers
 of the model and with lists drawn from the coreset and the winners of the tuner, each function with its own; and
 through lists for the whole program: some of those, some random, and with `--each` every word of the vocabulary
-on the unoptimised code, after `sroa`, before and after -Oz. Programs and lists come from the seed. Each
-difference is written down with its program, list and the shortest list that still shows it. Needs Debian's
-`csmith`, `libcsmith-dev` and a linker.
+on the unoptimised code, after `sroa`, before and after -Oz. What `optimize` makes is built with every set of options of
+code generation that `secondpass cc` tries too. Programs and lists come from the seed. Each difference is written down
+with its program, list and the shortest list that still shows it. Needs Debian's `csmith`, `libcsmith-dev` and a
+linker.
 """
 
 from __future__ import annotations
@@ -21,8 +22,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
+from secondpass.driver.codegen import Options, shipped
 from secondpass.engines.onnx import OnnxEngine
 from secondpass.llvm.jobs import Job
 from secondpass.llvm.library import load
@@ -69,10 +72,13 @@ def main() -> int:
                 objective=objective,
                 coreset=rng.sample(known[objective], options.winners),
             )
-            ran += 1
-            if not program.agrees(ours.bitcode):
-                differences += 1
-                print(f"program {program.seed}, as a whole: {[(it.name, str(it.passes)) for it in ours.functions]}")
+            sets = [(), *shipped()]
+            ran += len(sets)
+            for codegen, agrees in zip(sets, pool.map(partial(program.agrees, ours.bitcode), sets)):
+                if not agrees:
+                    differences += 1
+                    lists = [(it.name, str(it.passes)) for it in ours.functions]
+                    print(f"program {program.seed}, as a whole, {' '.join(codegen)}: {lists}", flush=True)
             drawn = rng.sample(known[objective], options.winners)
             lists = [*drawn, *lists_for(rng, options.lists), *(every_word() if options.each else ())]
             job = Job(program.bitcode, tuple(map(str, lists)), keep=True)
@@ -118,13 +124,14 @@ class Program:
         """Csmith's programs may loop for ever; those say nothing."""
         return self._expected is not None
 
-    def agrees(self, bitcode: bytes) -> bool:
+    def agrees(self, bitcode: bytes, codegen: Options = ()) -> bool:
         """Whether the program built from this bitcode prints what the -Oz build prints."""
-        stem = self._folder / f"{self.seed}-{hash(bitcode) & 0xFFFFFFFFFFFF:x}"
+        stem = self._folder / f"{self.seed}-{hash((bitcode, codegen)) & 0xFFFFFFFFFFFF:x}"
         module, program = stem.with_suffix(".bc"), stem.with_suffix(".exe")
         module.write_bytes(bitcode)
         try:
-            build = [find_clang(), "-Oz", "-w", "-Xclang", "-disable-llvm-passes", module, "-o", program]
+            backend = [word for it in codegen for word in ("-mllvm", it)]
+            build = [find_clang(), "-Oz", "-w", "-Xclang", "-disable-llvm-passes", *backend, module, "-o", program]
             built = subprocess.run(build, capture_output=True)
             return built.returncode == 0 and output_of(program) == self._expected
         finally:

@@ -37,6 +37,7 @@ FLAVOURS = {
 CONFIGURE = "test -x configure || autoreconf -i; ./configure --disable-dependency-tracking"
 CMAKE = "cmake -S . -B out -DCMAKE_BUILD_TYPE=None -DCMAKE_POLICY_VERSION_MINIMUM=3.5"
 BASELINE = "clang"
+LISTS = ", lists alone"
 
 
 @dataclass(frozen=True)
@@ -126,11 +127,13 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--programs", nargs="+", choices=PROGRAMS, default=list(PROGRAMS), metavar="NAME")
     parser.add_argument("--efforts", nargs="+", type=int, default=[0])
+    parser.add_argument("--lists", action="store_true", help="each effort also without options of code generation")
     parser.add_argument("--flavours", nargs="+", choices=FLAVOURS, default=["plain"])
     options = parser.parse_args()
     options.out = options.out.absolute()
     options.out.mkdir(parents=True, exist_ok=True)
-    settings = [BASELINE, *(f"effort {it}" for it in options.efforts)]
+    efforts = [f"effort {it}" for it in options.efforts]
+    settings = [BASELINE, *([f"{it}{LISTS}" for it in efforts] if options.lists else []), *efforts]
     results = Results(options.out / "results.json")
     for name in options.programs:
         for flavour in options.flavours:
@@ -163,7 +166,7 @@ class Results:
 
 def measured(program: Program, out: Path, flavour: str, setting: str) -> Run:
     """Build, test and measure."""
-    folder = out / f"{program.package}-{flavour}-{setting.replace(' ', '-')}"
+    folder = out / f"{program.package}-{flavour}-{setting.replace(',', '').replace(' ', '-')}"
     environment = variables(out, folder, flavour, setting)
     seconds = build(program, out, folder, environment)
     warm = None
@@ -210,7 +213,8 @@ def variables(out: Path, folder: Path, flavour: str, setting: str) -> dict[str, 
         "CXXFLAGS": flags,
         "LDFLAGS": link,
         "PATH": f"{os.environ['PATH']}:{BIN}",
-        "SECONDPASS_EFFORT": setting.removeprefix("effort "),
+        "SECONDPASS_EFFORT": setting.removeprefix("effort ").removesuffix(LISTS),
+        "SECONDPASS_CODEGEN": "0" if setting.endswith(LISTS) else "1",
         "SECONDPASS_CACHE_DIR": str(cache),
         "SECONDPASS_LOG": str(out / f"{folder.name}.log"),
     }

@@ -58,7 +58,7 @@ def test_a_score_sums_over_functions_and_takes_oz_as_back_up():
     found = {
         "a": trials("a", Tried(SROA, 15), Tried(GVN, 12)),
         "b": trials("b", Tried(SROA, 25)),
-        "c": trials("c"),  # too long for a model
+        "c": trials("c"),  # nothing was tried
     }
     every = score("every", functions, found, everything)
     assert every.gain == pytest.approx(8 / 50)
@@ -84,14 +84,15 @@ def test_the_last_answer_counts_alone():
 
 
 def test_quality_is_of_first_answers():
-    functions = [case("a", 20, 10), case("b", 20, 20), case("c", 10, 8)]
+    functions = [case("a", 20, 10), case("b", 20, 20), case("c", 10, 8), case("d", 10, 8)]
     found = {
         "a": trials("a", Tried(SROA, 10, source=50, target=10), Tried(GVN, 99, 1, 1)),
         "b": trials("b", Tried(GVN, 22, source=49, target=22, code_parses=True, bleu=0.5)),
         "c": trials("c"),
+        "d": replace(trials("d", Tried(SROA, 8, source=9, target=9)), abridged=True),
     }
     it = quality(functions, found)
-    assert (it.functions, it.too_long, it.valid) == (2, 1, 1)
+    assert (it.functions, it.too_long, it.valid) == (2, 2, 1)
     assert (it.source_right, it.target_right, it.exact, it.as_good) == (0.5, 1, 0.5, 0.5)
     assert (it.code_parses, it.bleu) == (1, 0.5)
 

@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch", reason="the export needs torch (extra: trai
 pytest.importorskip("onnx", reason="the export needs onnx (extra: train)")
 
 from secondpass.engines.base import Completion  # noqa: E402
+from secondpass.engines.grammar import FIRST_ANSWER  # noqa: E402
 from secondpass.engines.onnx import OnnxEngine, OnnxSequence  # noqa: E402
 from secondpass.errors import EngineError, ModelError, PromptTooLong  # noqa: E402
 from secondpass.llvm.passes import PassList  # noqa: E402
@@ -371,6 +372,19 @@ def test_a_prompt_that_leaves_no_room_is_refused_with_its_length(engine: OnnxEng
     with pytest.raises(PromptTooLong, match=r"251 tokens .* context of 256") as caught:
         engine.start(long_prompt(engine, 251))
     assert (caught.value.tokens, caught.value.context_length) == (251, 256)
+
+
+def test_of_a_prompt_that_is_too_long_the_beginning_and_the_end_are_read(engine: OnnxEngine) -> None:
+    long = "define void @f() {\n" + "  store i32 0, ptr %p\n" * 100 + "  ret void\n}\n"
+    sequence = engine.start(OptimizePrompt(long), abridged=True)
+    assert sequence.prefilled_tokens < 256 - 256 // 6 + 10
+    assert isinstance(Answer.parse(sequence.answer()[0].text), Answer)
+    tokens = engine.tokenizer.encode_prompt(OptimizePrompt(long))
+    head, tail = 214 - 214 // 4, 214 // 4
+    read = engine.read(engine.network.empty(1), [*tokens[:head], *tokens[-tail:]], FIRST_ANSWER)
+    assert read.answer(2, 1.0) == sequence.answer(2, 1.0)
+    short = engine.start(PROMPT, abridged=True)
+    assert short.answer(2, 1.0) == engine.start(PROMPT).answer(2, 1.0)
 
 
 @pytest.mark.parametrize("tokens", [249, 248, 244, 230])

@@ -23,12 +23,14 @@ class Effort:
         coreset: its first lists are tried on the module and on every function.
         strategy: how answers are asked for (`strategies.choice`); empty for none, and no model is loaded.
         answers: of the strategy, a function.
+        codegen: sets of options of code generation that are tried, where clang makes the object (`driver.codegen`).
         seconds: the longest time for a file; `optimize.optimize` says what was left out.
     """
 
     coreset: int
     strategy: str
     answers: int
+    codegen: int
     seconds: float
 
     def engine(self, threads: int | None = None) -> OnnxEngine | None:
@@ -66,10 +68,10 @@ def _engine(threads: int | None) -> OnnxEngine:
 
 
 EFFORTS = (
-    Effort(coreset=10, strategy="", answers=0, seconds=60),
-    Effort(coreset=10, strategy="single", answers=1, seconds=120),
-    Effort(coreset=20, strategy="sample", answers=10, seconds=300),
-    Effort(coreset=50, strategy="search", answers=100, seconds=1800),
+    Effort(coreset=10, strategy="", answers=0, codegen=4, seconds=60),
+    Effort(coreset=10, strategy="single", answers=1, codegen=6, seconds=120),
+    Effort(coreset=20, strategy="sample", answers=10, codegen=6, seconds=300),
+    Effort(coreset=50, strategy="search", answers=100, codegen=6, seconds=1800),
 )
 """By level."""
 
@@ -82,7 +84,7 @@ def chosen(level: int | None, coreset: int | None, strategy: str | None, answers
     """
     if level is None:
         answers = 1 if answers is None else answers
-        return Effort(coreset or 0, strategy or ("feedback" if answers == 1 else "sample"), answers, math.inf)
+        return Effort(coreset or 0, strategy or ("feedback" if answers == 1 else "sample"), answers, 0, math.inf)
     if (coreset, strategy, answers) != (None, None, None):
         raise InputError("--effort says what --coreset, --strategy and --samples say: give it alone, or them")
     return effort(level)

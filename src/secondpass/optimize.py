@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby, takewhile
@@ -292,11 +293,11 @@ def _ask(
             function = Function(name, ir.normalise(part.to_text()), part.to_bitcode())
         oz = sandbox.compile(Job(function.bitcode, (load().oz_pipeline,)))[0]
         alone = oz.instructions if oz.ok else None
-        session, note = Session(engine, function, sandbox, budget), ""
-        try:
+        session = Session(engine, function, sandbox, budget)
+        with suppress(PromptTooLong):
             session.work(strategy)
-        except PromptTooLong as error:
-            note = f"too long for the model: {error.tokens:,} of {error.context_length:,} tokens"
+        unread = session.unread
+        note = f"too long for the model: {unread.tokens:,} of {unread.context_length:,} tokens" if unread else ""
         asked[name] = _Asked(tuple(session.attempts), alone, note)
     report("asking the model", total, total)
     return asked

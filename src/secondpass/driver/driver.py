@@ -27,6 +27,8 @@ from secondpass.files import write_whole
 
 FORCE = "SECONDPASS_FORCE"
 EFFORT = "SECONDPASS_EFFORT"
+CODEGEN = "SECONDPASS_CODEGEN"
+"""0 leaves code generation as -Oz has it."""
 REAL = "SECONDPASS_REAL_CC"
 REAL_CXX = "SECONDPASS_REAL_CXX"
 _USUAL_EFFORT = 0
@@ -134,6 +136,7 @@ class _Build:
     def __init__(self, compiler: _Compiler, command: Command, folder: Path) -> None:
         self._compiler, self._command, self._folder = compiler, command, folder
         self._effort = _effort()
+        self._codegen = os.environ.get(CODEGEN, "") != "0"
         self._cache = Cache.of_environment()
 
     def run(self) -> int:
@@ -200,12 +203,15 @@ class _Build:
             return record
         try:
             options = self._command.without_dependencies()
-            made = smaller_apart(self._compiler.command, options, source.path, source.language, self._effort)
+            made = smaller_apart(
+                self._compiler.command, options, source.path, source.language, self._effort, codegen=self._codegen
+            )
             record = replace(record, note=made.note)
             after = elf.text_size(made.image)
             if after < before:
                 write_whole(output, made.image)
-                record = replace(record, after=after, functions=sizes(theirs, made.image))
+                functions = sizes(theirs, made.image)
+                record = replace(record, after=after, functions=functions, codegen=made.options)
         except Exception as error:  # whatever is wrong with us, the build has its object
             record = replace(record, note=f"as clang made it: {_text(error)}")
             _warn(f"{source.path}: {_text(error)}; the object is clang's")
@@ -221,7 +227,8 @@ class _Build:
             return ""
         kept = command.without_dependencies()
         debug = any(it.startswith("-g") and it != "-g0" for it in kept)
-        facts = [*self._compiler.command, *kept, source.language, str(self._effort), __version__, _llvm()]
+        facts = [*self._compiler.command, *kept, source.language, str(self._effort), str(self._codegen)]
+        facts += [__version__, _llvm()]
         facts += [str(Path.cwd())] if debug else []
         return key_of([run.stdout, *(it.encode("utf-8", "surrogateescape") for it in facts)])
 

@@ -28,6 +28,7 @@ class Record:
         functions: bytes of every function before and after, by name; 0 where it is gone.
         seconds: wall time.
         effort: the level.
+        codegen: options of code generation that were taken beside the command's own.
         cached: whether it was taken from the cache.
         note: what was not done, and why.
     """
@@ -39,6 +40,7 @@ class Record:
     functions: Mapping[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]])
     seconds: float = 0.0
     effort: int = 0
+    codegen: tuple[str, ...] = ()
     cached: bool = False
     note: str = ""
 
@@ -55,7 +57,8 @@ class Record:
         """
         values: dict[str, Any] = json.loads(line)
         record = cls(**values)
-        return replace(record, functions={name: (pair[0], pair[1]) for name, pair in record.functions.items()})
+        functions = {name: (pair[0], pair[1]) for name, pair in record.functions.items()}
+        return replace(record, functions=functions, codegen=tuple(record.codegen))
 
 
 def write(record: Record) -> None:

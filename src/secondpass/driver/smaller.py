@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import multiprocessing
 import subprocess
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
+from secondpass.driver.codegen import Options, shipped, smallest
 from secondpass.effort import EFFORTS, effort
 from secondpass.errors import SandboxError, ToolchainError
 from secondpass.llvm import elf
@@ -26,13 +29,22 @@ _LATEST = ("-Oz", "-Xclang", "-disable-llvm-passes", "-w", "-c")
 
 @dataclass(frozen=True, slots=True)
 class Smaller:
-    """An object, and what was not done for it (empty where all was)."""
+    """An object smaller than clang's, as far as we know.
+
+    Attributes:
+        image: ELF.
+        options: of code generation, that made it smaller still.
+        note: what was not done for it; empty where all was.
+    """
 
     image: bytes
+    options: Options
     note: str
 
 
-def smaller(clang: Sequence[str], options: Sequence[str], source: Path, language: str, level: int) -> Smaller:
+def smaller(
+    clang: Sequence[str], options: Sequence[str], source: Path, language: str, level: int, *, codegen: bool
+) -> Smaller:
     """Compile a source with all its options.
 
     Args:
@@ -41,6 +53,7 @@ def smaller(clang: Sequence[str], options: Sequence[str], source: Path, language
         source: the file.
         language: as `-x` names it.
         level: of effort.
+        codegen: whether options of code generation are tried.
 
     Raises:
         ToolchainError: clang does not take a step that it need not take alone.
@@ -50,7 +63,11 @@ def smaller(clang: Sequence[str], options: Sequence[str], source: Path, language
     from secondpass.optimize import optimize
     from secondpass.tuner.coreset import coreset
 
-    asked = effort(level)
+    asked, started = effort(level), time.monotonic()
+
+    def is_over() -> bool:
+        return time.monotonic() - started > asked.seconds
+
     with TemporaryDirectory(prefix="secondpass-") as name, Sandbox(1, fork=True) as sandbox:
         folder = Path(name)
         module, native = folder / f"{source.stem}.bc", folder / "native.o"
@@ -67,11 +84,20 @@ def smaller(clang: Sequence[str], options: Sequence[str], source: Path, language
             seconds=asked.seconds,
         )
         module.write_bytes(result.bitcode)
-        _run([*clang, *options, *_LATEST, "-Qunused-arguments", "-o", str(native), "-x", "ir", str(module)])
-        return Smaller(native.read_bytes(), result.note)
+
+        def generate(chosen: Options) -> bytes:
+            backend = [word for it in chosen for word in ("-mllvm", it)]
+            words = [*options, *backend, *_LATEST, "-Qunused-arguments"]
+            _run([*clang, *words, "-o", str(native), "-x", "ir", str(module)])
+            return native.read_bytes()
+
+        made = smallest(generate, shipped()[: asked.codegen] if codegen else (), options, is_over)
+        return Smaller(made.image, made.options, result.note)
 
 
-def smaller_apart(clang: Sequence[str], options: Sequence[str], source: Path, language: str, level: int) -> Smaller:
+def smaller_apart(
+    clang: Sequence[str], options: Sequence[str], source: Path, language: str, level: int, *, codegen: bool
+) -> Smaller:
     """`smaller` in a process of its own: a module that kills LLVM here costs an object of ours, not the build.
 
     Raises:
@@ -80,7 +106,9 @@ def smaller_apart(clang: Sequence[str], options: Sequence[str], source: Path, la
     """
     context = multiprocessing.get_context("fork")  # there is one thread, and nothing that a child could not have
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_send, args=(theirs, (clang, options, source, language, level)))
+    process = context.Process(
+        target=_send, args=(theirs, partial(smaller, clang, options, source, language, level, codegen=codegen))
+    )
     process.start()
     theirs.close()
     found: Smaller | Exception | None = None
@@ -94,9 +122,9 @@ def smaller_apart(clang: Sequence[str], options: Sequence[str], source: Path, la
     return found
 
 
-def _send(connection: Connection, arguments: tuple[Sequence[str], Sequence[str], Path, str, int]) -> None:
+def _send(connection: Connection, work: Callable[[], Smaller]) -> None:
     try:
-        found: Smaller | Exception = smaller(*arguments)
+        found: Smaller | Exception = work()
     except Exception as error:
         found = error
     connection.send(found)

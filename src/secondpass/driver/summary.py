@@ -110,7 +110,7 @@ def write_page(summary: Summary, path: Path) -> None:
     page.table(("function", "file", "bytes at -Oz", "as built", "change"), map(_row, summary.largest()))
     page.section("Files", "Bytes of text as llvm-size counts them: code, constants and unwind tables.")
     page.table(
-        ("file", "bytes at -Oz", "as built", "change", "s", "effort", "note"),
+        ("file", "bytes at -Oz", "as built", "change", "s", "effort", "code generation", "note"),
         (
             (
                 it.source,
@@ -119,6 +119,7 @@ def write_page(summary: Summary, path: Path) -> None:
                 change(it.before, it.after),
                 f"{it.seconds:.1f}",
                 "cached" if it.cached else str(it.effort),
+                " ".join(it.codegen),
                 it.note,
             )
             for it in sorted(summary.records, key=lambda it: it.after - it.before)

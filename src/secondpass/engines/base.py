@@ -154,10 +154,15 @@ class Engine(Protocol):
         """Whether it was trained to write code after the counts; `Sequence.answer` can then be asked for it."""
         ...
 
-    def start(self, prompt: OptimizePrompt) -> Sequence:
+    def start(self, prompt: OptimizePrompt, *, abridged: bool = False) -> Sequence:
         """Read a prompt, once for all the answers to it.
 
+        Args:
+            prompt: what to read.
+            abridged: of a prompt that is too long read the beginning and the end. An answer's counts are then of no
+                use, but its list is as good as any: the compiler says what it does.
+
         Raises:
-            PromptTooLong: it leaves no room for an answer.
+            PromptTooLong: it leaves no room for an answer, and was not to be abridged.
         """
         ...

@@ -25,6 +25,9 @@ from secondpass.model.manifest import NETWORK, SHIPPED, TOKENIZER, Manifest
 from secondpass.model.tokenizer import Tokenizer
 from secondpass.prompt import Feedback, OptimizePrompt
 
+_ANSWERS_SHARE, _END_SHARE = 6, 4
+"""Of the context, the part that an abridged prompt leaves to answers; and of what it takes, the function's end."""
+
 
 class OnnxEngine:
     """A model directory, loaded."""
@@ -89,13 +92,18 @@ class OnnxEngine:
         """Whether the model was trained to write code after the counts."""
         return self.network.manifest.writes_code
 
-    def start(self, prompt: OptimizePrompt) -> OnnxSequence:
-        """Read a prompt, once for all the answers to it.
+    def start(self, prompt: OptimizePrompt, *, abridged: bool = False) -> OnnxSequence:
+        """Read a prompt, once for all the answers to it; see `base.Engine`.
 
         Raises:
-            PromptTooLong: it leaves no room for an answer.
+            PromptTooLong: it leaves no room for an answer, and was not to be abridged.
         """
-        return self.read(self.network.empty(1), self.tokenizer.encode_prompt(prompt), FIRST_ANSWER)
+        tokens = self.tokenizer.encode_prompt(prompt)
+        most = self.context_length - self.context_length // _ANSWERS_SHARE
+        if abridged and len(tokens) > most:
+            end = most // _END_SHARE
+            tokens = [*tokens[: most - end], *tokens[-end:]]
+        return self.read(self.network.empty(1), tokens, FIRST_ANSWER)
 
     def read(self, before: Cache, tokens: Sequence[int], state: State) -> OnnxSequence:
         """Read tokens after others, up to the place where an answer in that state begins."""

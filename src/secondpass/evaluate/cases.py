@@ -75,12 +75,14 @@ class Trials:
         tried: list by list; empty where the method could not take the function.
         seconds: wall time.
         prompt_tokens: of the function, for a model.
+        abridged: whether a model read only a part of it, since it is too long.
     """
 
     key: str
     tried: tuple[Tried, ...]
     seconds: float
     prompt_tokens: int = 0
+    abridged: bool = False
 
 
 def read_cases(corpus: Corpus, labels: Mapping[str, Label], split: Split, limit: int | None = None) -> list[Case]:

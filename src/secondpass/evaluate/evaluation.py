@@ -176,7 +176,7 @@ class _Run:
         }
         self._page.text(
             f"Instructions of each function alone, LLVM {load().version}, seed {request.seed}. "
-            "A function too long for a model counts as -Oz; a portfolio has the coreset's first lists for it. "
+            "Of a function too long for a model it reads the beginning and the end. "
             "The autotuner is `secondpass tune`; shares are of its gain."
         )
 

@@ -147,6 +147,7 @@ class Model:
         settings: Any = self.strategy
         return {
             "model": digest(self.directory / NETWORK),
+            "too long": "abridged",
             "strategy": type(settings).__name__,
             "settings": asdict(settings),
             "budget": asdict(self.budget),
@@ -192,7 +193,8 @@ class _Asked:
         session = Session(engine, Function("function", case.text, case.bitcode), sandbox, self.budget)
         with suppress(PromptTooLong):
             session.work(self.strategy)
-        return Trials(case.key, tuple(map(_tried, session.attempts)), time.perf_counter() - started, tokens)
+        tried, seconds = tuple(map(_tried, session.attempts)), time.perf_counter() - started
+        return Trials(case.key, tried, seconds, tokens, abridged=session.unread is not None)
 
 
 def _tried(attempt: Attempt) -> Tried:

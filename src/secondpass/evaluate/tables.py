@@ -113,11 +113,11 @@ def _gains(cases: Sequence[Case], counts: Sequence[int]) -> tuple[float, float, 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """How well a model's first answers say what they do. Shares of the functions it could take.
+    """How well a model's first answers say what they do. Shares of the functions it could read whole.
 
     Attributes:
         functions: that number.
-        too_long: functions it could not take.
+        too_long: functions it could not.
         valid: lists that compile.
         source_right, target_right: counts that are exactly right.
         exact: lists that are the autotuner's.
@@ -139,7 +139,8 @@ class Quality:
 
 def quality(cases: Sequence[Case], trials: Mapping[str, Trials]) -> Quality:
     """How well the first answers say what they do."""
-    pairs = [(case, trials[case.key].tried[0]) for case in cases if trials[case.key].tried]
+    found = ((case, trials[case.key]) for case in cases)
+    pairs = [(case, it.tried[0]) for case, it in found if it.tried and not it.abridged]
     count = max(1, len(pairs))
     coded = [tried for _, tried in pairs if tried.code_parses is not None]
     measured = [tried.bleu for tried in coded if tried.bleu is not None]

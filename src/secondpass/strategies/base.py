@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from secondpass import feedback, ir
 from secondpass.engines.base import BranchingSequence, Completion, Engine, Sequence
-from secondpass.errors import EngineError, InputError
+from secondpass.errors import EngineError, InputError, PromptTooLong
 from secondpass.feedback import Verdict
 from secondpass.llvm.jobs import Job, Outcome
 from secondpass.llvm.passes import PassList, Words
@@ -122,7 +122,7 @@ class Strategy(Protocol):
         """Work on the session's function until there is nothing left to ask; the budget may end it earlier.
 
         Raises:
-            PromptTooLong: the function does not fit the model.
+            PromptTooLong: the model cannot even read a part of the function.
             EngineError: the model cannot do what the strategy needs.
         """
         ...
@@ -149,6 +149,8 @@ class Session:
         """Every attempt, in the order in which it was made."""
         self.inferences = 0
         """Answers asked for."""
+        self.unread: PromptTooLong | None = None
+        """Why the model has read only a part of the function; None where it has read all, or nothing yet."""
         self._sandbox = sandbox
         self._budget = budget or Budget()
         self._lists: set[str] = set()
@@ -161,7 +163,7 @@ class Session:
         """Run a strategy until it ends or the budget is spent; all attempts.
 
         Raises:
-            PromptTooLong: the function does not fit the model.
+            PromptTooLong: the model cannot even read a part of the function.
             EngineError: the model cannot do what the strategy needs.
         """
         with suppress(Spent):
@@ -170,12 +172,13 @@ class Session:
 
     @cached_property
     def prompt(self) -> Sequence:
-        """The function as the model has read it, once for all answers.
-
-        Raises:
-            PromptTooLong: it does not fit.
-        """
-        return self.engine.start(OptimizePrompt(self.function.ir, self.function.objective))
+        """The function as the model has read it, once for all answers; of one that is too long, a part (`unread`)."""
+        prompt = OptimizePrompt(self.function.ir, self.function.objective)
+        try:
+            return self.engine.start(prompt)
+        except PromptTooLong as error:
+            self.unread = error
+            return self.engine.start(prompt, abridged=True)
 
     def branching(self) -> BranchingSequence:
         """The prompt, for strategies that search.
@@ -291,18 +294,6 @@ class Session:
         self._searched += compiles if found is None else found.compiles
         for sample, it in enumerate(found.found if found is not None else ()):
             self._keep_searched(PassList.of(*it.passes), sample)
-
-    def try_lists(self, lists: List[Words]) -> None:
-        """Compile lists that no model answered, and keep them as attempts, as far as the budget allows.
-
-        Raises:
-            Spent: it allows none.
-        """
-        tried = [PassList.of(*words) for words in lists[: self._left(len(lists))]]
-        self._verdicts([Answer(passes, 0, 0) for passes in tried])  # all in one job
-        self._searched += len(tried)
-        for sample, passes in enumerate(tried):
-            self._keep_searched(passes, sample)
 
     def _keep_searched(self, passes: PassList, sample: int) -> None:
         (verdict,) = self._verdicts([Answer(passes, 0, 0)])

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from secondpass.errors import InputError, PromptTooLong
+from secondpass.errors import InputError
 from secondpass.strategies.base import MOST_ANSWERS, Session
 from secondpass.tuner.portfolio import shipped
 
@@ -16,8 +16,7 @@ class Portfolio:
     """Lists of the coreset, chosen by how probable the model holds each of them (`tuner.portfolio`).
 
     The model reads the prompt once and all lists after it, and foretells the counts of those that are tried: every
-    list is an answer of the model's. Nothing is drawn, and no list comes twice. Of a function that is too long for the
-    model nothing is known, and the lists are tried in the coreset's own order.
+    list is an answer of the model's. Nothing is drawn, and no list comes twice.
 
     Attributes:
         n: lists; no more than the portfolio has.
@@ -33,11 +32,7 @@ class Portfolio:
     def run(self, session: Session) -> None:
         """See `base.Strategy`."""
         portfolio = shipped(session.function.objective)
-        try:
-            sequence = session.branching()
-        except PromptTooLong:
-            session.try_lists(portfolio.lists[: self.n])
-            raise
+        sequence = session.branching()
         tree = sequence.tree()
         begun = tree.begun_with(portfolio.lists)
         probable = [-np.inf if it is None else it.written.log_probability for it in begun]

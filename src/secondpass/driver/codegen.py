@@ -1,0 +1,82 @@
+"""Code generation that suits a module: options of clang's back end, tried, and kept where the object is smaller.
+
+-Oz makes one compromise for all code: how registers are allocated, how blocks are laid out, whether equal sequences
+of instructions become a function of their own (the machine outliner). Another one is often smaller, and none changes
+what the code means. A few sets of options are tried on every module; they were chosen on modules of training projects
+as a coreset is (`scripts/learn_codegen.py`), each next set for what it takes off beside those before.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from itertools import pairwise
+
+from secondpass.errors import ToolchainError
+from secondpass.llvm import elf
+
+Options = tuple[str, ...]
+"""As they stand behind `-mllvm`, one each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """An object.
+
+    Attributes:
+        image: ELF.
+        options: of code generation, beside the command's own.
+    """
+
+    image: bytes
+    options: Options
+
+    @property
+    def text(self) -> int:
+        """Its bytes of text."""
+        return elf.text_size(self.image)
+
+
+@cache
+def shipped() -> tuple[Options, ...]:
+    """The sets in the package, the most useful one first."""
+    text = resources.files("secondpass.driver").joinpath("codegen.json").read_text()
+    return tuple(map(tuple, json.loads(text)))
+
+
+def smallest(
+    generate: Callable[[Options], bytes],
+    sets: Sequence[Options],
+    given: Sequence[str] = (),
+    is_over: Callable[[], bool] = lambda: False,
+) -> Generated:
+    """Generate code with no options, then with each set, and take what has least text.
+
+    Args:
+        generate: makes an object with options; raises ToolchainError where the compiler does not know one, or fails.
+        sets: what to try; the first is taken among equals.
+        given: the words of the command line: what they set stays as it is.
+        is_over: whether the time is over; then nothing more is tried.
+
+    Raises:
+        ToolchainError: without options it fails too.
+    """
+    own = {_name(word) for before, word in pairwise(given) if before == "-mllvm"}
+    best = Generated(generate(()), ())
+    for options in dict.fromkeys(tuple(it for it in options if _name(it) not in own) for options in sets):
+        if is_over():
+            break
+        try:
+            made = Generated(generate(options), options)
+        except ToolchainError:  # another version of clang, another target
+            continue
+        if made.text < best.text:
+            best = made
+    return best
+
+
+def _name(option: str) -> str:
+    return option.lstrip("-").partition("=")[0]

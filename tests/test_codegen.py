@@ -1,0 +1,69 @@
+"""Options of code generation: the real clang tries them, the smallest object wins."""
+
+import subprocess
+
+import pytest
+from compiling import CODEC
+
+from secondpass.driver.codegen import shipped, smallest
+from secondpass.errors import ToolchainError
+from secondpass.llvm import elf
+from secondpass.llvm.toolchain import find_clang
+
+LARGER = ("-optimize-regalloc=false",)
+SMALLER = ("-apply-ext-tsp-for-size", "-disable-machine-licm")
+
+
+@pytest.fixture(scope="module")
+def codec(tmp_path_factory):
+    path = tmp_path_factory.mktemp("codec") / "codec.bc"
+    subprocess.run([find_clang(), "-Oz", "-c", "-emit-llvm", CODEC, "-o", path], check=True)
+    return path
+
+
+@pytest.fixture
+def generate(codec):
+    """Makes the object, and remembers what it was asked for."""
+    asked = []
+
+    def generate(options):
+        asked.append(options)
+        made = codec.with_suffix(".o")
+        backend = [word for it in options for word in ("-mllvm", it)]
+        run = subprocess.run([find_clang(), "-Oz", "-c", *backend, codec, "-o", made], capture_output=True, check=False)
+        if run.returncode:
+            raise ToolchainError("refused")
+        return made.read_bytes()
+
+    generate.asked = asked
+    return generate
+
+
+def test_the_smallest_object_is_taken_with_its_options(generate):
+    plain = smallest(generate, [])
+    assert plain.options == () and plain.text == elf.text_size(plain.image)
+    made = smallest(generate, [LARGER, SMALLER, LARGER])
+    assert made.options == SMALLER and made.text < plain.text
+    assert generate.asked == [(), (), LARGER, SMALLER]  # the same set once
+
+
+def test_an_option_that_clang_does_not_know_is_left_out(generate):
+    made = smallest(generate, [("-no-such-option",), SMALLER])
+    assert made.options == SMALLER
+
+
+def test_what_the_command_line_sets_stays(generate):
+    made = smallest(generate, [("-regalloc=basic", *SMALLER)], ["-mllvm", "-regalloc=greedy", "-g"])
+    assert made.options == SMALLER
+
+
+def test_nothing_is_tried_when_the_time_is_over(generate):
+    assert smallest(generate, [SMALLER], is_over=lambda: True).options == ()
+    assert generate.asked == [()]
+
+
+def test_the_bundled_clang_takes_what_ships(generate):
+    plain = len(generate(()))
+    for options in shipped():
+        assert len(set(options)) == len(options) > 0
+        assert generate(options) and plain  # an option that is not known raises
