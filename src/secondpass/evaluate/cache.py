@@ -118,4 +118,4 @@ def _read(path: Path) -> Iterator[Trials]:
         except ValueError:  # the same line
             continue
         tried = tuple(Tried(tuple(words.split()), *rest) for words, *rest in row["tried"])
-        yield Trials(row["key"], tried, row["seconds"], row["prompt_tokens"])
+        yield Trials(row["key"], tried, row["seconds"], row["prompt_tokens"], row.get("abridged", False))
