@@ -2,6 +2,7 @@
 
     python benchmarks/differential.py --programs 500 --out build/differential              # what users get
     python benchmarks/differential.py --programs 20 --lists 100 --each --out build/differential
+    python benchmarks/differential.py --programs 300 --codegen --out build/differential   # -Oz with options
 
 Every program is compiled by the bundled clang at -Oz, and by us: as `optimize` makes it, with sampled answers
 of the model and with lists drawn from the coreset and the winners of the tuner, each function with its own; and
@@ -29,6 +30,7 @@ from secondpass.driver.codegen import Options, shipped
 from secondpass.engines.onnx import OnnxEngine
 from secondpass.llvm.jobs import Job
 from secondpass.llvm.library import load
+from secondpass.llvm.module import Module
 from secondpass.llvm.passes import PassList
 from secondpass.llvm.sandbox import Sandbox
 from secondpass.llvm.toolchain import find_clang
@@ -50,10 +52,13 @@ def main() -> int:
     parser.add_argument("--lists", type=int, default=10, help="random lists a program")
     parser.add_argument("--winners", type=int, default=10, help="lists a program from the coreset and the winners")
     parser.add_argument("--each", action="store_true", help="every word of the vocabulary too")
+    parser.add_argument("--codegen", action="store_true", help="no lists: -Oz's code with every set of options alone")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    if options.codegen:
+        return 1 if differing_codegen(options.out, options.seed, options.programs) else 0
     ran, differences = 0, 0
     engine = OnnxEngine.load(words=[entry.text for entry in load().vocabulary()], threads=1)
     known = {it: winners(it) for it in Objective}
@@ -93,6 +98,26 @@ def main() -> int:
                 print(f"program {program.seed}: {passes}", flush=True)
             print(f"{number + 1} programs, {ran} distinct results, {differences} differ", flush=True)
     return 1 if differences else 0
+
+
+def differing_codegen(folder: Path, seed: int, programs: int) -> int:
+    """How many builds of -Oz's code with a set of options print something else."""
+    ran, differences = 0, 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for number in range(programs):
+            program = Program(folder, seed * 1_000_000 + number)
+            if not program.usable:
+                continue
+            with Module.parse(program.bitcode) as module:
+                module.run(OZ)
+                bitcode = module.to_bitcode()
+            ran += len(shipped())
+            for codegen, agrees in zip(shipped(), pool.map(partial(program.agrees, bitcode), shipped())):
+                if not agrees:
+                    differences += 1
+                    print(f"program {program.seed}, -Oz with {' '.join(codegen)}", flush=True)
+            print(f"{number + 1} programs, {ran} builds, {differences} differ", flush=True)
+    return differences
 
 
 def winners(objective: Objective) -> list[PassList]:
