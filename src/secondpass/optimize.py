@@ -64,7 +64,7 @@ class FunctionResult:
         best: its size in the module after the best list; None where that removed it.
         attempts: the model's answers for it.
         origin: where the best list for it alone came from: `answer 1`, `answer 1, try 2`, `-Oz`.
-        note: why the model did not read it, if so.
+        note: why the model read it only in part, or not at all.
         passes: the list that ran on it apart from the others; None where all had the module's alone.
     """
 
@@ -114,9 +114,9 @@ class _Asked:
     """What the model was asked about one function.
 
     Attributes:
-        attempts: its answers; where it could not read the function, none or lists that need no model.
+        attempts: its answers.
         oz: what -Oz makes of the function alone; None where that fails.
-        note: why it could not.
+        note: why it has read the function only in part, or was not asked.
     """
 
     attempts: tuple[Attempt, ...] = ()

@@ -126,7 +126,7 @@ def _result_table(result: Result) -> Table:
             *(f"{size.instructions:,}" if size else "gone" for size in (oz, best)),
             _change(oz.instructions, best.instructions) if oz and best else "",
             *(f"{size.bytes:,}" if size and size.bytes is not None else "" for size in (oz, best)),
-            f"-Oz ({it.note})" if it.note else it.origin,
+            f"{it.origin} ({it.note})" if it.note else it.origin,
         )
     return table
 
