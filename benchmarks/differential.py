@@ -21,12 +21,12 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from secondpass.driver.codegen import Options, shipped
+from secondpass.driver.codegen import Options, shipped, words_of
 from secondpass.engines.onnx import OnnxEngine
 from secondpass.llvm.jobs import Job
 from secondpass.llvm.library import load
@@ -63,10 +63,7 @@ def main() -> int:
     engine = OnnxEngine.load(words=[entry.text for entry in load().vocabulary()], threads=1)
     known = {it: winners(it) for it in Objective}
     with Sandbox() as sandbox, ThreadPoolExecutor(os.cpu_count()) as pool:
-        for number in range(options.programs):
-            program = Program(options.out, options.seed * 1_000_000 + number)
-            if not program.usable:
-                continue
+        for number, program in usable_programs(options.out, options.seed, options.programs):
             rng = random.Random(program.seed)
             objective = rng.choice(list(Objective))
             ours = optimize(
@@ -79,11 +76,10 @@ def main() -> int:
             )
             sets = [(), *shipped()]
             ran += len(sets)
-            for codegen, agrees in zip(sets, pool.map(partial(program.agrees, ours.bitcode), sets)):
-                if not agrees:
-                    differences += 1
-                    lists = [(it.name, str(it.passes)) for it in ours.functions]
-                    print(f"program {program.seed}, as a whole, {' '.join(codegen)}: {lists}", flush=True)
+            for codegen in differing_sets(program, ours.bitcode, sets, pool):
+                differences += 1
+                lists = [(it.name, str(it.passes)) for it in ours.functions]
+                print(f"program {program.seed}, as a whole, {' '.join(codegen)}: {lists}", flush=True)
             drawn = rng.sample(known[objective], options.winners)
             lists = [*drawn, *lists_for(rng, options.lists), *(every_word() if options.each else ())]
             job = Job(program.bitcode, tuple(map(str, lists)), keep=True)
@@ -104,20 +100,32 @@ def differing_codegen(folder: Path, seed: int, programs: int) -> int:
     """How many builds of -Oz's code with a set of options print something else."""
     ran, differences = 0, 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for number in range(programs):
-            program = Program(folder, seed * 1_000_000 + number)
-            if not program.usable:
-                continue
+        for number, program in usable_programs(folder, seed, programs):
             with Module.parse(program.bitcode) as module:
                 module.run(OZ)
                 bitcode = module.to_bitcode()
             ran += len(shipped())
-            for codegen, agrees in zip(shipped(), pool.map(partial(program.agrees, bitcode), shipped())):
-                if not agrees:
-                    differences += 1
-                    print(f"program {program.seed}, -Oz with {' '.join(codegen)}", flush=True)
+            for codegen in differing_sets(program, bitcode, shipped(), pool):
+                differences += 1
+                print(f"program {program.seed}, -Oz with {' '.join(codegen)}", flush=True)
             print(f"{number + 1} programs, {ran} builds, {differences} differ", flush=True)
     return differences
+
+
+def usable_programs(folder: Path, seed: int, count: int) -> Iterator[tuple[int, Program]]:
+    """Programs by number, without those that say nothing."""
+    for number in range(count):
+        program = Program(folder, seed * 1_000_000 + number)
+        if program.usable:
+            yield number, program
+
+
+def differing_sets(
+    program: Program, bitcode: bytes, sets: Sequence[Options], pool: ThreadPoolExecutor
+) -> list[Options]:
+    """The sets of options with which a program built from this bitcode prints something else."""
+    agreements = pool.map(partial(program.agrees, bitcode), sets)
+    return [codegen for codegen, agrees in zip(sets, agreements) if not agrees]
 
 
 def winners(objective: Objective) -> list[PassList]:
@@ -155,8 +163,8 @@ class Program:
         module, program = stem.with_suffix(".bc"), stem.with_suffix(".exe")
         module.write_bytes(bitcode)
         try:
-            backend = [word for it in codegen for word in ("-mllvm", it)]
-            build = [find_clang(), "-Oz", "-w", "-Xclang", "-disable-llvm-passes", *backend, module, "-o", program]
+            flags = ["-Oz", "-w", "-Xclang", "-disable-llvm-passes", *words_of(codegen)]
+            build = [find_clang(), *flags, module, "-o", program]
             built = subprocess.run(build, capture_output=True)
             return built.returncode == 0 and output_of(program) == self._expected
         finally:

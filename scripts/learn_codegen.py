@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from secondpass.corpus.store import Corpus, Split
-from secondpass.driver.codegen import Options
+from secondpass.driver.codegen import Options, words_of
 from secondpass.llvm import elf
 from secondpass.llvm.toolchain import find_clang
 
@@ -88,7 +88,7 @@ class Modules:
         """Each module's text, against that with no options; 1 where clang does not take them."""
         key = frozenset(options)
         if key not in self._known:
-            texts = self._pool.map(lambda it: self._text(it, sorted(key)), self.paths)
+            texts = self._pool.map(lambda it: self._text(it, tuple(sorted(key))), self.paths)
             self._known[key] = [text / plain if text else 1.0 for text, plain in zip(texts, self._plain)]
         return self._known[key]
 
@@ -98,11 +98,10 @@ class Modules:
         done = subprocess.run([find_clang(), "-Oz", "-w", "-c", "-emit-llvm", path, "-o", made], capture_output=True)
         return made if not done.returncode else None
 
-    def _text(self, path: Path, options: Sequence[str]) -> int:
+    def _text(self, path: Path, options: Options) -> int:
         with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".o") as made:
             words = ["-Oz", "-w", "-Xclang", "-disable-llvm-passes", "-c", path, "-o", made.name]
-            backend = [word for it in options for word in ("-mllvm", it)]
-            done = subprocess.run([find_clang(), *words, *backend], capture_output=True)
+            done = subprocess.run([find_clang(), *words, *words_of(options)], capture_output=True)
             return elf.text_size(Path(made.name).read_bytes()) if not done.returncode else 0
 
 

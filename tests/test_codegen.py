@@ -5,7 +5,7 @@ import subprocess
 import pytest
 from compiling import CODEC
 
-from secondpass.driver.codegen import shipped, smallest
+from secondpass.driver.codegen import shipped, smallest, words_of
 from secondpass.errors import ToolchainError
 from secondpass.llvm import elf
 from secondpass.llvm.toolchain import find_clang
@@ -29,8 +29,8 @@ def generate(codec):
     def generate(options):
         asked.append(options)
         made = codec.with_suffix(".o")
-        backend = [word for it in options for word in ("-mllvm", it)]
-        run = subprocess.run([find_clang(), "-Oz", "-c", *backend, codec, "-o", made], capture_output=True, check=False)
+        command = [find_clang(), "-Oz", "-c", *words_of(options), codec, "-o", made]
+        run = subprocess.run(command, capture_output=True, check=False)
         if run.returncode:
             raise ToolchainError("refused")
         return made.read_bytes()
@@ -63,7 +63,7 @@ def test_nothing_is_tried_when_the_time_is_over(generate):
 
 
 def test_the_bundled_clang_takes_what_ships(generate):
-    plain = len(generate(()))
+    assert generate(())
     for options in shipped():
         assert len(set(options)) == len(options) > 0
-        assert generate(options) and plain  # an option that is not known raises
+        assert generate(options)  # an option that is not known raises

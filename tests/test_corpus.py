@@ -8,13 +8,13 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from compiling import SECONDPASS
+from processes import SLOW, hearing_ctrl_c, running, wait_for
 
 from secondpass import ir
 from secondpass.cli import main
@@ -575,32 +575,7 @@ def test_another_project_of_the_same_name_is_refused(copied, sources, capsys):
 def start(out, *arguments):
     """A corpus command in a process and session of its own."""
     command = [SECONDPASS, "corpus", arguments[0], "--out", out, *arguments[1:]]
-    script = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
-    python = Path(SECONDPASS).with_name("python")  # the tests may run in the background, where SIGINT is ignored
-    return subprocess.Popen(
-        [python, "-c", script, *map(str, command)], stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
-
-
-def wait_for(condition, seconds=120):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.002)
-
-
-def running(word):
-    """The processes that have a word in their command line."""
-    found = []
-    for path in Path("/proc").iterdir():
-        if path.name.isdigit():
-            try:
-                words = (path / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if word.encode() in words and int(path.name) != os.getpid():
-                found.append(int(path.name))
-    return found
+    return subprocess.Popen(hearing_ctrl_c(command), stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
 @pytest.mark.parametrize("appears", ["units/mixed", "units/mixed/units.json", "functions"])
@@ -612,9 +587,6 @@ def test_a_killed_run_goes_on_to_the_same_functions(made, sources, tmp_path, app
     process.communicate()
     assert corpus("files", sources, "--project", "mixed", "--split", "train", "--out", out) == 0
     assert Corpus(out).entries == Corpus(made).entries
-
-
-SLOW = "constexpr int f() { int s = 0; for (int i = 0; i < 1000000000; i++) s ^= i; return s; }\nstatic_assert(f());\n"
 
 
 def test_ctrl_c_ends_the_compilers_and_leaves_no_half_project(tmp_path):

@@ -1,6 +1,5 @@
 """`secondpass cc` and `secondpass c++` in the place of a compiler: real commands, real build systems, real trouble."""
 
-import contextlib
 import json
 import os
 import shutil
@@ -13,13 +12,13 @@ from pathlib import Path
 
 import pytest
 from compiling import CODEC, CODEC_CHECK, PROGRAM, needs_linker
+from processes import SLOW, hearing_ctrl_c, running, wait_for
 
 from secondpass.llvm import elf
 from secondpass.llvm.toolchain import find_clang
 
 BIN = Path(sys.executable).parent
 SMALL = "int twice(int x) { int y = x; return y + y; }\n"
-SLOW = "constexpr int f() { int s = 0; for (int i = 0; i < 1000000000; i++) s ^= i; return s; }\nstatic_assert(f());\n"
 WRONG = "int f(void) { return undeclared; }\n"
 
 
@@ -277,20 +276,7 @@ def served(build):
 
 def servers(folder):
     """The processes that serve a socket in a folder, forks for their commands among them."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            words = path.read_bytes().split(b"\0")
-            if b"secondpass.driver.server" in words and any(it.startswith(folder.encode()) for it in words):
-                found.append(int(path.parent.name))
-    return found
-
-
-def wait_for(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
+    return running("secondpass.driver.server", folder)
 
 
 def runtime(build):
@@ -357,10 +343,7 @@ def test_a_server_goes_when_it_has_nothing_to_do(served):
 
 def test_ctrl_c_ends_a_served_command(served):
     command = [BIN / "secondpass-cc", "-Oz", "-fconstexpr-steps=2000000000", "-c", served.write("slow.cpp", SLOW)]
-    script = "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, *map(str, command)], cwd=served.folder, env=served.environment
-    )
+    process = subprocess.Popen(hearing_ctrl_c(command), cwd=served.folder, env=served.environment)
     wait_for(lambda: len(servers(runtime(served))) == 2)
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)

@@ -6,8 +6,6 @@ A build calls the compiler driver thousands of times, so it does not wait for wh
 import os
 import sys
 
-from secondpass import __version__
-
 DRIVERS = {"cc": "c", "c++": "c++"}
 
 
@@ -20,7 +18,7 @@ def main() -> int:
         from secondpass.driver.client import ask
 
         language, words = DRIVERS[words[0]], words[1:]
-        code = ask(language, words, __version__)
+        code = ask(language, words)
         if code is not None:
             return code
         from secondpass.driver.driver import main as drive

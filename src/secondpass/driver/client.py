@@ -15,6 +15,8 @@ import resource
 import stat
 import sys
 
+from secondpass import __version__
+
 TYPE_CHECKING = False  # `typing` takes 5 ms
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 VARIABLE = "SECONDPASS_SERVER"
 """Seconds without work after which the server goes; 0 for no server."""
+FORCE = "SECONDPASS_FORCE"
 IDLE_SECONDS = 600
 NUMBER_BYTES = 4
 """Of the message's length, of each file descriptor, and of the exit code."""
@@ -33,18 +36,17 @@ _PATHS = ("SECONDPASS_LLVM", "SECONDPASS_CLANG", "PATH")
 """What decides which LLVM a process loads."""
 
 
-def ask(language: str, words: Sequence[str], version: str) -> int | None:
+def ask(language: str, words: Sequence[str]) -> int | None:
     """Have the server do a command.
 
     Args:
         language: the driver's, `c` or `c++`.
         words: the command line behind the driver's name.
-        version: of secondpass; every version has its own server.
 
     Returns:
         The exit code; None where there is no server (yet).
     """
-    address = _address(version) if idle_seconds() else None
+    address = _address() if idle_seconds() else None
     if address is None:
         return None
     connection = _socket.socket(_socket.AF_UNIX)
@@ -52,8 +54,7 @@ def ask(language: str, words: Sequence[str], version: str) -> int | None:
         connection.connect(address)
         return _answer(connection, marshal.dumps((language, list(words), dict(os.environ), _limits())))
     except (FileNotFoundError, ConnectionRefusedError):
-        forced = os.environ.get("SECONDPASS_FORCE", "") not in ("", "0")
-        if "-c" in words and (forced or any(it in words for it in _FOR_SIZE)):  # a build, and there is work in it
+        if "-c" in words and (forced() or any(it in words for it in _FOR_SIZE)):  # a build, and there is work in it
             with contextlib.suppress(OSError):
                 _start(address)
         return None
@@ -61,6 +62,11 @@ def ask(language: str, words: Sequence[str], version: str) -> int | None:
         return None
     finally:
         connection.close()
+
+
+def forced() -> bool:
+    """Whether every file is ours, whatever its level of optimisation."""
+    return os.environ.get(FORCE, "") not in ("", "0")
 
 
 def idle_seconds() -> int:
@@ -95,10 +101,11 @@ def _limits() -> Limits:
     return mask, os.getpriority(os.PRIO_PROCESS, 0), list(os.sched_getaffinity(0)), limits
 
 
-def _address(version: str) -> str | None:
+def _address() -> str | None:
     """The server's socket, in a folder that is ours alone; None where there is none to be had.
 
-    Builds in another root or mount namespace see other files under the same names: they have another server.
+    Every version of ours has its own server, and builds in another root or mount namespace have: they see other files
+    under the same names.
     """
     base = os.environ.get("XDG_RUNTIME_DIR", "")
     folder = os.path.join(base, "secondpass") if os.path.isdir(base) else f"/tmp/secondpass-{os.getuid()}"
@@ -111,7 +118,7 @@ def _address(version: str) -> str | None:
         view = (os.readlink("/proc/self/ns/mnt"), root.st_dev, root.st_ino)
     except OSError:
         return None
-    facts = (version, sys.prefix, sys.version, __file__, view, *(os.environ.get(it, "") for it in _PATHS))
+    facts = (__version__, sys.prefix, sys.version, __file__, view, *(os.environ.get(it, "") for it in _PATHS))
     return os.path.join(folder, f"{_hash(repr(facts).encode('utf-8', 'surrogateescape')):016x}.socket")
 
 

@@ -78,5 +78,10 @@ def smallest(
     return best
 
 
+def words_of(options: Options) -> list[str]:
+    """Options as clang's command line has them."""
+    return [word for it in options for word in ("-mllvm", it)]
+
+
 def _name(option: str) -> str:
     return option.lstrip("-").partition("=")[0]

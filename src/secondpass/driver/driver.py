@@ -20,12 +20,12 @@ from pathlib import Path
 
 from secondpass import __version__
 from secondpass.driver.cache import Cache, Cached, key_of
+from secondpass.driver.client import forced
 from secondpass.driver.command import Command, Source, read_command
 from secondpass.driver.log import Record, write
 from secondpass.errors import InputError, SecondpassError
 from secondpass.files import write_whole
 
-FORCE = "SECONDPASS_FORCE"
 EFFORT = "SECONDPASS_EFFORT"
 CODEGEN = "SECONDPASS_CODEGEN"
 """0 leaves code generation as -Oz has it."""
@@ -52,7 +52,7 @@ def main(language: str, words: Sequence[str]) -> int:
         print(f"secondpass: {error}", file=sys.stderr)
         return error.exit_code
     try:
-        command = read_command(words, force=os.environ.get(FORCE, "") not in ("", "0"))
+        command = read_command(words, force=forced())
         if command.untouched or not compiler.is_clang:
             return _leave_to(compiler, words)
         with tempfile.TemporaryDirectory(prefix="secondpass-") as name:
@@ -135,7 +135,7 @@ class _Build:
 
     def __init__(self, compiler: _Compiler, command: Command, folder: Path) -> None:
         self._compiler, self._command, self._folder = compiler, command, folder
-        self._effort = _effort()
+        self._effort = level_of_effort(os.environ)
         self._codegen = os.environ.get(CODEGEN, "") != "0"
         self._cache = Cache.of_environment()
 
@@ -255,10 +255,15 @@ class _Build:
         return ["-fcolor-diagnostics"] if sys.stderr.isatty() and not chosen else []
 
 
-def _effort() -> int:
+def level_of_effort(environment: Mapping[str, str]) -> int:
+    """The level that a command's environment asks for.
+
+    Raises:
+        InputError: there is no such level.
+    """
     from secondpass.effort import EFFORTS
 
-    word = os.environ.get(EFFORT, str(_USUAL_EFFORT))
+    word = environment.get(EFFORT, str(_USUAL_EFFORT))
     if not word.isdecimal() or int(word) >= len(EFFORTS):
         raise InputError(f"{EFFORT}={word}: give a number from 0 to {len(EFFORTS) - 1}")
     return int(word)

@@ -148,11 +148,11 @@ class Server:
     @staticmethod
     def _load(environment: Mapping[str, str]) -> None:
         """Have the model here where a command will ask it: its children then have it too."""
-        from secondpass.driver.driver import EFFORT
+        from secondpass.driver.driver import level_of_effort
         from secondpass.driver.smaller import load_model
 
-        with suppress(SecondpassError):
-            load_model(environment.get(EFFORT, ""))
+        with suppress(SecondpassError):  # the command itself says what is wrong
+            load_model(level_of_effort(environment))
 
     def _become(
         self, language: str, words: list[str], environment: dict[str, str], limits: Limits, fds: list[int]

@@ -13,8 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-from secondpass.driver.codegen import Options, shipped, smallest
-from secondpass.effort import EFFORTS, effort
+from secondpass.driver.codegen import Options, shipped, smallest, words_of
+from secondpass.effort import effort
 from secondpass.errors import SandboxError, ToolchainError
 from secondpass.llvm import elf
 from secondpass.prompt import Objective
@@ -86,8 +86,7 @@ def smaller(
         module.write_bytes(result.bitcode)
 
         def generate(chosen: Options) -> bytes:
-            backend = [word for it in chosen for word in ("-mllvm", it)]
-            words = [*options, *backend, *_LATEST, "-Qunused-arguments"]
+            words = [*options, *words_of(chosen), *_LATEST, "-Qunused-arguments"]
             _run([*clang, *words, "-o", str(native), "-x", "ir", str(module)])
             return native.read_bytes()
 
@@ -136,10 +135,9 @@ def sizes(before: bytes, after: bytes) -> dict[str, tuple[int, int]]:
     return {name: (old.get(name, 0), new.get(name, 0)) for name in sorted({*old, *new})}
 
 
-def load_model(level: str) -> None:
+def load_model(level: int) -> None:
     """Load what a level of effort needs, for the forks of this process."""
-    if level.isdecimal() and int(level) < len(EFFORTS):
-        effort(int(level)).engine(_THREADS)
+    effort(level).engine(_THREADS)
 
 
 def _run(command: Sequence[str]) -> None:
