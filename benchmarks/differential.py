@@ -118,6 +118,8 @@ def usable_programs(folder: Path, seed: int, count: int) -> Iterator[tuple[int, 
         program = Program(folder, seed * 1_000_000 + number)
         if program.usable:
             yield number, program
+        else:
+            print(f"program {program.seed} does not end, or prints nothing: left out", flush=True)
 
 
 def differing_sets(
@@ -148,14 +150,15 @@ class Program:
         compile_only = ["-Xclang", "-disable-llvm-passes", "-emit-llvm", "-c"]
         subprocess.run([find_clang(), *flags, *compile_only, self._source, "-o", self.module], check=True)
         self.bitcode = self.module.read_bytes()
-        plain = self._source.with_suffix(".oz")
-        subprocess.run([find_clang(), *flags, self._source, "-o", plain], check=True)
-        self._expected = output_of(plain)
+        self._expected, unoptimised = (self._output(level, *flags) for level in ("-Oz", "-O0"))
+        self.usable = bool(self._expected) and unoptimised is not None
+        """Some of Csmith's programs loop for ever, or print nothing at -Oz because they would: those say nothing."""
 
-    @property
-    def usable(self) -> bool:
-        """Csmith's programs may loop for ever; those say nothing."""
-        return self._expected is not None
+    def _output(self, level: str, *flags: str) -> bytes | None:
+        """What clang's own build prints."""
+        built = self._source.with_suffix(level.replace("-", "."))
+        subprocess.run([find_clang(), *flags, level, self._source, "-o", built], check=True)
+        return output_of(built)
 
     def agrees(self, bitcode: bytes, codegen: Options = ()) -> bool:
         """Whether the program built from this bitcode prints what the -Oz build prints."""

@@ -58,8 +58,12 @@ def test_what_the_command_line_sets_stays(generate):
 
 
 def test_nothing_is_tried_when_the_time_is_over(generate):
-    assert smallest(generate, [SMALLER], is_over=lambda: True).options == ()
+    made = smallest(generate, [SMALLER, LARGER], is_over=lambda: True)
+    assert (made.options, made.untried) == ((), 2)
     assert generate.asked == [()]
+    times = iter([False, True])
+    made = smallest(generate, [SMALLER, LARGER], is_over=lambda: next(times))
+    assert (made.options, made.untried) == (SMALLER, 1)
 
 
 def test_the_bundled_clang_takes_what_ships(generate):

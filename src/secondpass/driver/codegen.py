@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
 from itertools import pairwise
@@ -29,10 +29,12 @@ class Generated:
     Attributes:
         image: ELF.
         options: of code generation, beside the command's own.
+        untried: sets of options that there was no time for.
     """
 
     image: bytes
     options: Options
+    untried: int = 0
 
     @property
     def text(self) -> int:
@@ -66,9 +68,10 @@ def smallest(
     """
     own = {_name(word) for before, word in pairwise(given) if before == "-mllvm"}
     best = Generated(generate(()), ())
-    for options in dict.fromkeys(tuple(it for it in options if _name(it) not in own) for options in sets):
+    free = list(dict.fromkeys(tuple(it for it in options if _name(it) not in own) for options in sets))
+    for number, options in enumerate(free):
         if is_over():
-            break
+            return replace(best, untried=len(free) - number)
         try:
             made = Generated(generate(options), options)
         except ToolchainError:  # another version of clang, another target

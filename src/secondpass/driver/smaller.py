@@ -91,7 +91,10 @@ def smaller(
             return native.read_bytes()
 
         made = smallest(generate, shipped()[: asked.codegen] if codegen else (), options, is_over)
-        return Smaller(made.image, made.options, result.note)
+        notes = [result.note] if result.note else []
+        if made.untried:
+            notes.append(f"no time for {made.untried} sets of options of code generation")
+        return Smaller(made.image, made.options, "; ".join(notes))
 
 
 def smaller_apart(

@@ -22,7 +22,7 @@ from secondpass.llvm.module import Module
 from secondpass.llvm.passes import PassList, Words
 from secondpass.prompt import Objective
 
-_HELD_INSTRUCTIONS = 60_000
+_HELD_INSTRUCTIONS = 300_000
 """States whose modules are kept hold this many instructions together; others are computed again when needed."""
 RUNNING = "running: "
 """What a worker writes to stderr before each pass, so that its death can be laid at a list's door."""
