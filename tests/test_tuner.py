@@ -295,7 +295,8 @@ def test_labels_of_other_versions_are_refused_with_the_reason(tmp_path, monkeypa
     monkeypatch.setattr(labels_module, "versions", lambda objective: made)
     labels_module.write_labels(path, [LABEL], Objective.INSTRUCTIONS)
     monkeypatch.undo()
-    with pytest.raises(CorpusError, match=rf"made with {name.replace('_', ' ')} {value}"):
+    what = {"llvm": "LLVM"}.get(name, name.replace("_", " "))
+    with pytest.raises(CorpusError, match=rf"made with {what} {value}"):
         labels_module.read_labels(path, Objective.INSTRUCTIONS)
 
 

@@ -102,3 +102,17 @@ def versions(file_or_table: Any) -> dict[str, Any]:
         return json.loads(metadata.get(_VERSIONS, b"{}"))
     except ValueError:
         return {}
+
+
+def require(path: Path, file_or_table: Any, expected: Mapping[str, Any], mend: str) -> dict[str, Any]:
+    """Refuse a file whose contents depend on other versions than the ones in force; what `versions` says of it.
+
+    Raises:
+        CorpusError: with the first that differs; `mend` says what to do about it.
+    """
+    made = versions(file_or_table)
+    for name, wanted in expected.items():
+        if made.get(name) != wanted:
+            what = "LLVM" if name == "llvm" else name.replace("_", " ")
+            raise CorpusError(f"{path}: made with {what} {made.get(name, 'unknown')}, not {wanted}; {mend}")
+    return made

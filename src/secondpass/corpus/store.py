@@ -102,13 +102,6 @@ def outdated(out: Path) -> set[str]:
     return found
 
 
-def _refuse_other_versions(path: Path, made: dict[str, Any], mend: str) -> None:
-    for name, wanted in _made_with().items():
-        if made.get(name) != wanted:
-            what = {"normal_form": "normal form", "llvm": "LLVM"}[name]
-            raise CorpusError(f"{path}: made with {what} {made.get(name, 'unknown')}, not {wanted}; {mend}")
-
-
 # Splits
 
 
@@ -176,7 +169,7 @@ def build_index(out: Path) -> int:
 def _entries(path: Path, split: Split) -> Iterator[Entry]:
     columns = ["hash", "group", "project", "language", "source", "oz", "oz_bytes"]
     table = parquet.read(path, _MEND, [*columns, "text"])
-    _refuse_other_versions(path, parquet.versions(table), _MEND)
+    parquet.require(path, table, _made_with(), _MEND)
     lengths = parquet.arrow().compute.utf8_length(table["text"]).to_pylist()
     rows: list[dict[str, Any]] = table.select(columns).to_pylist()
     for row, (values, characters) in enumerate(zip(rows, lengths)):
@@ -200,7 +193,7 @@ class Corpus:
             raise CorpusError(f"{out}: no corpus there (no index.parquet); make one with secondpass corpus")
         mend = "run secondpass corpus again"
         table = parquet.read(path, mend)
-        _refuse_other_versions(path, parquet.versions(table), mend)
+        parquet.require(path, table, _made_with(), mend)
         columns = [table[field.name].to_pylist() for field in fields(Entry)]
         self.entries: dict[str, Entry] = {it[0]: Entry(*it) for it in zip(*columns)}
         """Every function that counts, by hash, held-out splits first."""
@@ -261,7 +254,7 @@ class Corpus:
         path = shard_path(self._out, project)
         if project not in self._files:
             file = parquet.open_file(path, _MEND)
-            _refuse_other_versions(path, parquet.versions(file), _MEND)
+            parquet.require(path, file, _made_with(), _MEND)
             self._files[project] = file
         if group >= self._files[project].num_row_groups:
             raise self._changed(project)

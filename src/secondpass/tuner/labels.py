@@ -83,13 +83,12 @@ def read_labels(path: Path, objective: Objective) -> dict[str, Label]:
         CorpusError: it cannot be read, or was made for another objective, LLVM, vocabulary or normal form.
     """
     table = parquet.read(path, "it is no label file, or a damaged one: delete it or name another")
-    made = parquet.versions(table)
-    for name, wanted in versions(objective).items():
-        if made.get(name) != wanted:
-            raise CorpusError(
-                f"{path}: these labels were made with {name.replace('_', ' ')} {made.get(name, 'unknown')}, "
-                f"not {wanted}, and say nothing here; name another file, or take the version they were made with"
-            )
+    parquet.require(
+        path,
+        table,
+        versions(objective),
+        "such labels say nothing here: name another file, or take the version they were made with",
+    )
     names = ("hash", "oz", "best", "passes", "others", "compiles", "broadcasts")
     labels: dict[str, Label] = {}
     for key, oz, best, passes, others, compiles, broadcasts in zip(*(table[name].to_pylist() for name in names)):

@@ -155,13 +155,7 @@ def read_outcomes(path: Path, objective: Objective) -> Outcomes:
         CorpusError: it cannot be read, or was made for another objective, LLVM, vocabulary or normal form.
     """
     table = parquet.read(path, _MEND)
-    made = parquet.versions(table)
-    for name, expected in versions(objective).items():
-        if made.get(name) != expected:
-            what = name.replace("_", " ")
-            raise CorpusError(
-                f"{path}: made with {what} {made.get(name, 'unknown')}, not {expected}; name another file"
-            )
+    made = parquet.require(path, table, versions(objective), "name another file")
     if _LISTS not in made:
         raise CorpusError(f"{path}: {_MEND}")
     lists = tuple(tuple(text.split()) for text in made[_LISTS])
