@@ -34,6 +34,7 @@ from secondpass.strategies.sampling import Sample, Then
 from secondpass.tuner.labels import read_labels
 
 DRAWS = 2_000
+SAMPLES = "samples"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ def main() -> int:
     manifest, n = Manifest.read(options.model), options.answers
     warm, half = manifest.temperature, n // 2
     ways = {
-        "samples": Sample(n, warm),
+        SAMPLES: Sample(n, warm),
         "a greedy answer, then samples after its feedback": Sample(n, warm, 0, Then.SAMPLED, Form.FAST),
         f"{n - half} samples, then {half} after the best one's feedback": AfterTheBest(n - half, half, warm),
     }
@@ -82,9 +83,9 @@ def main() -> int:
             name: cache.tried(Model(options.model, way, f"way {number}", workers=options.workers), cases, None)
             for number, (name, way) in enumerate(ways.items())
         }
-    plain, after, best = found.values()
+    rows = {name: smallest(cases, trials, n) for name, trials in found.items()}
+    plain, after, _ = found.values()
     mixed = f"a greedy answer, {n - 1 - half} samples after its feedback and {half} without"
-    rows = dict(zip(ways, (smallest(cases, it, n) for it in (plain, after, best))))
     rows[mixed] = np.minimum(smallest(cases, after, n - half), smallest(cases, plain, half))
     print(f"{len(cases)} functions of the split '{options.split}', {n} answers at temperature {warm:g}\n")
     print("| | of the labels' gain | in the mean | against sampling | better | worse |\n|---|---:|---:|---:|---:|---:|")
@@ -92,11 +93,11 @@ def main() -> int:
     for name, left in rows.items():
         share = (oz - left).sum() / (oz - label).sum()
         mean = (1 - left / oz).mean() / (1 - label / oz).mean()
-        more = rows["samples"] - left
-        low, high = interval(more, oz - label)
-        compared = (
-            f"{low:+.1%} to {high:+.1%} | {(more > 0).sum()} | {(more < 0).sum()}" if name in list(rows)[1:] else "| |"
-        )
+        compared = "| |"
+        if name != SAMPLES:
+            more = rows[SAMPLES] - left
+            low, high = interval(more, oz - label)
+            compared = f"{low:+.1%} to {high:+.1%} | {(more > 0).sum()} | {(more < 0).sum()}"
         print(f"| {name} | {share:.1%} | {mean:.1%} | {compared} |")
     return 0
 
