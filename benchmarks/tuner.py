@@ -230,13 +230,17 @@ def main() -> None:
         result = json.loads(line)
         if result["method"] not in options.again:
             results[result["method"], result["key"]] = result
-    with Sandbox(1, timeout=300, reproducible=True) as sandbox, traces.open("a") as sink:
+    with (
+        Sandbox(1, timeout=300, reproducible=True) as ours,
+        Sandbox(1) as sandbox,
+        traces.open("a") as sink,
+    ):
         for key in oz:
             for method in options.methods:
                 if (method, key) in results:
                     continue
                 if method == "ours":
-                    result = search_ours(sandbox, corpus.bitcode(key), key, COMPILES[method])
+                    result = search_ours(ours, corpus.bitcode(key), key, COMPILES[method])
                 else:
                     evaluate = Evaluator(sandbox, corpus.bitcode(key), key)
                     METHODS[method](evaluate, key, COMPILES[method])

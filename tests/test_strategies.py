@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import shutil
 import time
 from dataclasses import replace
@@ -18,9 +19,10 @@ from secondpass.llvm.module import Module
 from secondpass.llvm.sandbox import Sandbox
 from secondpass.model.manifest import SHIPPED, Manifest
 from secondpass.prompt import Answer, Form, Objective, OptimizePrompt
-from secondpass.strategies import NAMES
+from secondpass.strategies import NAMES, base
 from secondpass.strategies.base import Budget, Function, Session
 from secondpass.strategies.choice import choose
+from secondpass.strategies.finishing import Finished
 from secondpass.strategies.iterating import Iterate
 from secondpass.strategies.portfolio import Portfolio
 from secondpass.strategies.sampling import Sample, Then
@@ -113,6 +115,29 @@ def test_a_budget_of_compiles_counts_distinct_lists(session, strategy):
     assert len({str(it.verdict.answer.passes) for it in attempts}) == 5
 
 
+def test_a_budget_of_compiles_changes_no_sample_and_equal_lists_cost_nothing(session):
+    every = session().work(Sample(40, 0.2))
+    one = session(Budget(compiles=5))
+    kept = one.work(Sample(40, 0.2))
+    assert [it.completion.text for it in kept] == [it.completion.text for it in every[: len(kept)]]
+    assert one.compiles == 5 < len(kept) < 40
+    lists = {str(it.verdict.answer.passes) for it in kept}
+    assert str(every[len(kept)].verdict.answer.passes) not in lists
+
+
+@pytest.mark.parametrize("strategy", [Beam(5), Portfolio(5)], ids=name_of)
+def test_answers_that_were_decoded_when_the_time_ended_are_compiled(session, monkeypatch, strategy):
+    ticks = itertools.count()
+    monkeypatch.setattr(base.time, "monotonic", lambda: float(next(ticks)))  # over at the second look
+    assert len(session(Budget(seconds=1.5)).work(strategy)) == 5
+
+
+def test_a_budget_of_seconds_ends_a_search(session):
+    started = time.monotonic()
+    assert session(Budget(seconds=2)).work(Search(100_000))
+    assert time.monotonic() - started < 30
+
+
 def test_a_budget_of_seconds_ends_between_answers_and_keeps_what_is_there(session):
     one, started = session(Budget(seconds=0.3)), time.monotonic()
     attempts = one.work(Sample(1_000, 2.0))
@@ -134,6 +159,8 @@ def test_a_budget_of_nothing_is_refused(limit):
         lambda: Sample(2, -1.0),
         lambda: Sample(2, 0.0),
         lambda: Sample(2, 11.0),
+        lambda: Sample(2, seed=-1),
+        lambda: Iterate(2, 1.0, seed=-1),
         lambda: Sample(2, top_k=0),
         lambda: Sample(2, top_p=0.0),
         lambda: Sample(2, top_p=1.1),
@@ -358,6 +385,29 @@ def test_a_search_keeps_within_the_sessions_budget(session):
     assert one.work(Search(100)) and one.compiles <= 15
 
 
+# Finished lists
+
+
+@pytest.mark.parametrize("strategy", [Single(), Sample(4)], ids=name_of)
+def test_a_finished_strategy_is_never_worse_and_often_better_for_one_list_more(session, functions, strategy):
+    better = 0
+    for function in functions:
+        plain, finished = session(function=function), session(function=function)
+        plain.work(strategy)
+        attempts = finished.work(Finished(strategy))
+        assert attempts[: len(plain.attempts)] == plain.attempts
+        assert [it.origin for it in attempts[len(plain.attempts) :]] in ([], ["search"])
+        assert finished.compiles <= plain.compiles + 1
+        assert best_of(attempts) <= best_of(plain.attempts)
+        better += best_of(attempts) < best_of(plain.attempts)
+    assert better >= 2
+
+
+def test_finishing_keeps_within_the_budget(session):
+    one = session(Budget(compiles=3))
+    assert len(one.work(Finished(Priority(10)))) == one.compiles == 3
+
+
 # Names
 
 
@@ -387,9 +437,9 @@ def test_a_choice_that_makes_no_sense_is_refused(name, answers, temperature, sai
 def test_a_cut_is_for_strategies_that_sample(name, cut):
     (setting,) = cut
     if name in ("sample", "sample-then-feedback", "feedback-then-sample"):
-        assert getattr(choose(name, 2, **cut), setting) == cut[setting]
+        assert getattr(choose(name, 2, **cut).strategy, setting) == cut[setting]
     elif name == "iterate":
-        assert getattr(choose(name, 2, 1.0, **cut), setting) == cut[setting]
+        assert getattr(choose(name, 2, 1.0, **cut).strategy, setting) == cut[setting]
         with pytest.raises(InputError, match="greedy iteration does not sample: leave top_k and top_p out"):
             choose(name, 2, **cut)
     else:

@@ -23,6 +23,7 @@ from secondpass.tuner import labels as labels_module
 from secondpass.tuner import tune as tune_module
 from secondpass.tuner.coreset import coreset, greedy_cover, shipped
 from secondpass.tuner.explorer import Explorer
+from secondpass.tuner.finish import Finish, finished, tail
 from secondpass.tuner.knowledge import Knowledge, Sampler
 from secondpass.tuner.search import OZ, Budget, Found, Search
 from secondpass.tuner.work import BroadcastUnit, Item, Searched, SearchUnit, Settings, after_death, culprit
@@ -429,14 +430,49 @@ def test_what_a_worker_did_before_changes_no_outcome():
     item = Item("f", lists=sinking, best=(Found(OZ, 10_000),))
     before = Job(FUNCTIONS[LONG], (Item("g").to_text(),), each=SearchUnit(replace(SETTINGS, budget=Budget(3))))
     jobs = [Job(bitcode, (item.to_text(),), name, each=BroadcastUnit(SETTINGS)) for name, bitcode in FUNCTIONS.items()]
-    found = []
-    for first in ((), (before,), (before, jobs[0])):
+    plain = Job(FUNCTIONS[LONG], tuple(str(PassList.of(*words)) for words in sinking))
+    found, counts = [], []
+    for first in ((), (before,), (before, jobs[0], plain)):
         with Sandbox(1, reproducible=True) as sandbox:
             for job in first:
                 sandbox.compile(job)
             found.append({job.name: outcome.found for job, (outcome,) in sandbox.run(jobs)})
+            counts.append([it.instructions for it in sandbox.compile(plain)])
     assert found[0] == found[1] == found[2]
     assert any(found[0].values())
+    assert counts[0] == counts[1] == counts[2]
+
+
+# Finishing
+
+
+@pytest.mark.parametrize("objective", list(Objective))
+def test_a_finished_list_is_the_best_of_its_beginnings_and_of_what_the_tail_adds(objective):
+    rng = random.Random(5)
+    lists = {name: [random_list(rng) for _ in range(3)] for name in sorted(FUNCTIONS)[:8]}
+    unit = Finish(objective, tail(objective))
+    with Sandbox(1) as sandbox:
+        outcomes = dict(finished(lists, FUNCTIONS.__getitem__, unit, sandbox))
+        assert outcomes.keys() == lists.keys()
+        better = 0
+        for name, outcome in outcomes.items():
+            (best,) = outcome.found
+            with Explorer(FUNCTIONS[name], objective) as explorer:
+                assert explorer.confirm(best.passes) == best.value
+                ends = [explorer.confirm(words) for words in lists[name]]
+                states = [state for words in lists[name] for state, _ in explorer.along((*words, *unit.tail))]
+                near = min(state.instructions for state in states)
+            assert best.value <= min(it for it in ends if it is not None)
+            assert objective is Objective.BYTES or best.value <= near
+            better += best.value < min(it for it in ends if it is not None)
+    assert better >= 2
+
+
+def test_a_list_that_kills_its_worker_costs_no_other_list():
+    lists = {LONG: [("mem2reg",), ("sroa", "trigger-crash-module")]}
+    with Sandbox(1) as sandbox:
+        ((name, outcome),) = finished(lists, FUNCTIONS.__getitem__, Finish(Objective.INSTRUCTIONS, ()), sandbox)
+    assert (name, outcome.found[0].passes) == (LONG, ("mem2reg",))
 
 
 def test_functions_that_nothing_survives_are_given_up_with_the_reason(corpus, tmp_path):

@@ -246,7 +246,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         "--models",
         nargs="+",
         metavar="[NAME=]DIR",
-        help="exported models or checkpoints, the first model first (default: the one in the box)",
+        help="exported models, the first model first (default: the one in the box)",
     )
     parser.add_argument("--split", choices=SPLITS, default="test")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N functions by hash")

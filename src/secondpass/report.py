@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from secondpass import __version__
@@ -432,13 +433,18 @@ def print_evaluation(found: Evaluation, console: Console) -> None:
         console.print(f"{found.functions:,} functions, instructions")
         table = Table()
         table.add_column("")
-        headings = ("compiles", "improved", "gain over -Oz", "mean", "of autotuner", "without -Oz", "of autotuner")
+        headings = (
+            "answers", "compiles", "improved", "gain over -Oz", "mean", "of autotuner", "finished", "without -Oz",
+            "of autotuner",
+        )  # fmt: skip
         for heading in headings:
             table.add_column(heading, justify="right")
         for it in found.scores:
+            spent = f"{it.answers:,.1f}" if it.answers else "", f"{it.compiles:,.1f}"
             shares = f"{it.gain:.2%}", f"{it.mean_gain:.2%}", f"{it.of_autotuner:.1%}"
+            finished = "" if it.finished is None else f"{it.finished:.1%}"
             alone = f"{it.gain_alone:.2%}", f"{it.of_autotuner_alone:.1%}"
-            table.add_row(it.name, f"{it.compiles:,.1f}", f"{it.improved:.1%}", *shares, *alone)
+            table.add_row(escape(it.name), *spent, f"{it.improved:.1%}", *shares, finished, *alone)
         console.print(table)
     for name, quality in found.qualities.items():
         console.print(

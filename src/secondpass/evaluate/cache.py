@@ -118,4 +118,5 @@ def _read(path: Path) -> Iterator[Trials]:
         except ValueError:  # the same line
             continue
         tried = tuple(Tried(tuple(words.split()), *rest) for words, *rest in row["tried"])
-        yield Trials(row["key"], tried, row["seconds"], row["prompt_tokens"], row.get("abridged", False))
+        row["tried"] = tried
+        yield Trials(**row)

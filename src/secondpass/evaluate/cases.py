@@ -43,7 +43,7 @@ class Tried:
     Attributes:
         passes: the list, as a pipeline's words.
         count: instructions it leaves; None where it cannot be used.
-        source, target: the counts the model foresaw; None for lists that no model wrote.
+        source, target: the counts the model foresaw, or a search found; None for lists that neither wrote.
         log_probability: of the answer; 0 for lists that no model wrote.
         tokens: of the answer.
         turn: 0 for a first answer, 1 for one after feedback, 2 after another one.
@@ -74,6 +74,7 @@ class Trials:
         key: of the case.
         tried: list by list; empty where the method could not take the function.
         seconds: wall time.
+        answers, compiles: what it took, where that is not seen from the lists: a search keeps its best ones alone.
         prompt_tokens: of the function, for a model.
         abridged: whether a model read only a part of it, since it is too long.
     """
@@ -83,6 +84,8 @@ class Trials:
     seconds: float
     prompt_tokens: int = 0
     abridged: bool = False
+    answers: int | None = None
+    compiles: int | None = None
 
 
 def read_cases(corpus: Corpus, labels: Mapping[str, Label], split: Split, limit: int | None = None) -> list[Case]:

@@ -31,8 +31,9 @@ from secondpass.evaluate.cache import Cache
 from secondpass.evaluate.cases import Case, Trials, read_cases
 from secondpass.evaluate.curves import Curve, by_answers, by_compiles, each_with_its_feedback, of_budgets
 from secondpass.evaluate.examples import examples
-from secondpass.evaluate.methods import FixedLists, Method, Model, RandomLists, SimilarFunctions
+from secondpass.evaluate.methods import Finished, FixedLists, Method, Model, RandomLists, SimilarFunctions
 from secondpass.evaluate.tables import (
+    Choice,
     Quality,
     Score,
     autotuner,
@@ -47,7 +48,7 @@ from secondpass.model.manifest import SHIPPED, Manifest
 from secondpass.page import Page
 from secondpass.progress import Progress
 from secondpass.prompt import Objective
-from secondpass.strategies.base import MOST_ANSWERS, Strategy
+from secondpass.strategies.base import HOTTEST, MOST_ANSWERS, Budget, Strategy
 from secondpass.strategies.iterating import Iterate
 from secondpass.strategies.portfolio import Portfolio
 from secondpass.strategies.sampling import Sample, Then
@@ -133,8 +134,10 @@ def named(models: Sequence[str]) -> tuple[tuple[str, Path], ...]:
     found: list[tuple[str, Path]] = []
     for word in models or [str(SHIPPED)]:
         name, equals, directory = word.partition("=")
-        path = Path(directory if equals else word)
-        found.append((name if equals else Manifest.read(path).name, path))
+        if not equals or Path(word).exists():
+            found.append((Manifest.read(Path(word)).name, Path(word)))
+        else:
+            found.append((name, Path(directory)))
     return tuple(found)
 
 
@@ -146,8 +149,10 @@ def _check(request: Request) -> None:
         raise InputError(f"--answers {request.answers}: ask for 1 to {MOST_ANSWERS}")
     if (request.limit is not None and request.limit < 1) or request.workers < 0:
         raise InputError("--limit must be positive, --workers not negative")
-    if not request.temperatures or min(request.temperatures) <= 0:
-        raise InputError("--temperatures must all be above 0")
+    if request.seed < 0:
+        raise InputError(f"--seed {request.seed}: give a number that is not negative")
+    if not request.temperatures or not all(0 < it <= HOTTEST for it in request.temperatures):
+        raise InputError(f"--temperatures must all be above 0, up to {HOTTEST:g}")
     if unknown := set(request.parts) - set(PARTS):
         raise InputError(f"--parts: there is no '{min(unknown)}'; there are {', '.join(PARTS)}")
 
@@ -165,6 +170,7 @@ class _Run:
         self._marks = [mark for mark in _MARKS if mark <= request.answers]
         self._page = Page(f"secondpass on {len(self.cases):,} functions of the split '{request.split}'")
         self._numbers: dict[str, Mapping[str, Trials]] = {}
+        self._methods: list[tuple[Mapping[str, Trials], Method]] = []
         self.scores: list[Score] = []
         self.qualities: dict[str, Quality] = {}
         self.results: dict[str, Any] = {
@@ -185,11 +191,27 @@ class _Run:
     def _tried(self, name: str, method: Method) -> Mapping[str, Trials]:
         found = self._cache.tried(method, self.cases, self._progress)
         self._numbers[name] = found
+        self._methods.append((found, method))
         return found
 
-    def _asked(self, model: str, strategy: Strategy, name: str) -> Mapping[str, Trials]:
-        directory = dict(self._request.models)[model]
-        return self._tried(f"{model}: {name}", Model(directory, strategy, f"{model}-{name}", workers=self._workers))
+    def _asked(self, model: str, strategy: Strategy, name: str, budget: Budget | None = None) -> Mapping[str, Trials]:
+        method = Model(
+            dict(self._request.models)[model], strategy, f"{model}-{name}", budget or Budget(), self._workers
+        )
+        return self._tried(f"{model}: {name}", method)
+
+    def _row(self, name: str, tried: Mapping[str, Trials], choice: Choice, chosen: str) -> Score:
+        """A row of the table: some of the lists that a method tried, as they are and finished.
+
+        Args:
+            name: of the row.
+            tried: what `_tried` gave for the method.
+            choice: which of its lists.
+            chosen: what to call them.
+        """
+        method = next(it for found, it in self._methods if found is tried)
+        last = Finished(method.name, tried, method.facts, choice, chosen)
+        return score(name, self.cases, tried, choice, finished=self._tried(last.name, last))
 
     def _greedy(self, model: str) -> Mapping[str, Trials]:
         """The greedy answer and, from models that know feedback, what follows it."""
@@ -223,36 +245,40 @@ class _Run:
     def add_table(self) -> None:
         """Models and what needs none, at equal compiles; how well models know what they do."""
         ten = min(10, self._request.answers)
-        one, many = first_answers(1), first_answers(ten)
+        one, many, every = (first_answers(1), "first"), (first_answers(ten), f"first {ten}"), (everything, "all")
         rows: list[Score] = []
         for name, manifest in self._manifests.items():
             greedy = self._greedy(name)
-            rows.append(score(f"{name}: greedy answer", self.cases, greedy, one))
+            rows.append(self._row(f"{name}: greedy answer", greedy, *one))
             if manifest.takes_feedback:
-                form = str(manifest.feedback_form).capitalize()
-                rows.append(score(f"{name}: second answer after {form} Feedback", self.cases, greedy, last_answer))
-                rows.append(score(f"{name}: both", self.cases, greedy, everything))
+                second = f"{name}: second answer after {str(manifest.feedback_form).capitalize()} Feedback"
+                rows.append(score(second, self.cases, greedy, last_answer, spent=everything))
+                rows.append(self._row(f"{name}: both", greedy, *every))
             samples = self._sampled(name, manifest.temperature)
-            rows.append(score(f"{name}: best of {ten} samples", self.cases, samples, many))
+            rows.append(self._row(f"{name}: best of {ten} samples", samples, *many))
             portfolio = self._asked(name, Portfolio(ten), "portfolio")
-            rows.append(score(f"{name}: portfolio, first list", self.cases, portfolio, one))
-            rows.append(score(f"{name}: portfolio, {ten} lists", self.cases, portfolio, many))
+            rows.append(self._row(f"{name}: portfolio, first list", portfolio, *one))
+            rows.append(self._row(f"{name}: portfolio, {ten} lists", portfolio, *many))
             self.qualities[name] = quality(self.cases, greedy)
         similar = self._tried("nearest neighbours", SimilarFunctions(self._corpus, self._labels, ten))
         rows += [
-            score("coreset: first list", self.cases, self._coreset, one),
-            score(f"coreset: {ten} lists", self.cases, self._coreset, many),
-            score(f"coreset: {_CORESET} lists", self.cases, self._coreset, everything),
-            score("nearest neighbour's list", self.cases, similar, one),
-            score(f"{ten} nearest neighbours' lists", self.cases, similar, many),
-            score("random list", self.cases, self._random, one),
-            score(f"{ten} random lists", self.cases, self._random, many),
+            self._row("coreset: first list", self._coreset, *one),
+            self._row(f"coreset: {ten} lists", self._coreset, *many),
+            self._row(f"coreset: {_CORESET} lists", self._coreset, *every),
+            self._row("nearest neighbour's list", similar, *one),
+            self._row(f"{ten} nearest neighbours' lists", similar, *many),
+            self._row("random list", self._random, *one),
+            self._row(f"{ten} random lists", self._random, *many),
             autotuner(self.cases, sum(self._labels[case.key].compiles for case in self.cases) / len(self.cases)),
         ]
         self.scores = rows
         qualities = {name: asdict(it) for name, it in self.qualities.items()}
         self.results |= {"table": [asdict(row) for row in rows], "quality": qualities}
-        self._page.section("Models, and what needs none", "-Oz is a candidate always, but in the last two columns.")
+        self._page.section(
+            "Models, and what needs none",
+            "-Oz is a candidate always, but in the last two columns. Finished: each list with the tail that ships "
+            "behind it, and stopped where the count is least.",
+        )
         self._page.table(_HEADINGS, map(_cells, rows))
         self._page.text("How well the first answers say what they do, of the functions that a model could take:")
         self._page.table(
@@ -310,13 +336,13 @@ class _Run:
             manifest = self._manifests[model]
             iterate = Iterate(_STEPS, form=manifest.feedback_form)
             marks = [mark for mark in self._marks if mark <= 1 + _STEPS]
-            starts = max(1, self._request.answers // (1 + _STEPS))
-            warm = Iterate(_STEPS, manifest.temperature, self._request.seed, manifest.feedback_form, starts)
+            answers = self._request.answers
+            warm = Iterate(_STEPS, manifest.temperature, self._request.seed, manifest.feedback_form, answers)
             found[model] = [
                 by_answers("iteration, greedy", self.cases, self._asked(model, iterate, "iteration"), marks),
                 by_answers(
                     f"iteration at T = {manifest.temperature:g}, again and again",
-                    self.cases, self._asked(model, warm, "warm iteration"), self._marks,
+                    self.cases, self._asked(model, warm, "warm iteration", Budget(answers)), self._marks,
                 ),
                 by_answers("sampling", self.cases, self._sampled(model, manifest.temperature), self._marks),
             ]  # fmt: skip
@@ -335,7 +361,8 @@ class _Run:
             portfolio = self._asked(model, Portfolio(min(answers, _CORESET)), "whole portfolio")
             budgets = [it for it in _SEARCHED if it <= answers]
             beams = {it: self._asked(model, Beam(it), f"beam {it}") for it in budgets}
-            search = {it: self._asked(model, Search(it, min(10, it)), f"search {it}") for it in budgets}
+            searches = {it: Search(it, min(10, it), self._request.seed) for it in budgets}
+            search = {it: self._asked(model, strategy, f"search {it}") for it, strategy in searches.items()}
             curves = [
                 by_compiles(f"samples at T = {manifest.temperature:g}", self.cases, sampled, marks),
                 by_compiles("Priority Sampling", self.cases, priority, marks),
@@ -354,7 +381,9 @@ class _Run:
             found[model] = curves
         self.results["compiles"] = {name: [asdict(it) for it in curves] for name, curves in found.items()}
         self._page.section(
-            "All ways at equal compiles", "A compile is a list that was not tried on the function before."
+            "All ways at equal compiles",
+            "A compile is a list that was not tried on the function before. The search looks at the count after each "
+            "pass of a list, the others at its end.",
         )
         self._figure(figures.curve_plots(found, "compiles a function"), "compiles", "Share of the autotuner's gain")
         for model, curves in found.items():
@@ -394,13 +423,13 @@ class _Run:
         rows: list[list[str]] = []
         for name, found in self._numbers.items():
             trials = [found[case.key] for case in self.cases]
-            counts = [len(it.tried) for it in trials], [len({each.passes for each in it.tried}) for it in trials]
+            counts = [_answers(it) for it in trials], [_compiles(it) for it in trials]
             seconds = sum(it.seconds for it in trials) / len(trials)
             improved = sum(_improves(case, found[case.key]) for case in self.cases) / len(self.cases)
             means = [f"{sum(it) / len(it):,.1f}" for it in counts]
             rows.append([name, *means, f"{seconds:.3f}", f"{improved:.1%}"])
         self._page.section("Costs", "Means over the functions; seconds of one core, beside others at work.")
-        self._page.table(["", "answers or lists", "distinct lists", "seconds", "functions improved"], rows)
+        self._page.table(["", "answers", "distinct lists", "seconds", "functions improved"], rows)
 
     def _write_numbers(self, path: Path) -> None:
         """A row a method and function."""
@@ -418,14 +447,16 @@ class _Run:
 
 
 _HEADINGS = (
-    "", "compiles", "improved", "gain over -Oz", "mean gain", "of the autotuner's", "without -Oz", "of the autotuner's",
+    "", "answers", "compiles", "improved", "gain over -Oz", "mean gain", "of the autotuner's", "finished",
+    "without -Oz", "of the autotuner's",
 )  # fmt: skip
 
 
 def _cells(row: Score) -> list[str]:
     return [
-        row.name, f"{row.compiles:,.1f}", f"{row.improved:.1%}", f"{row.gain:.2%}", f"{row.mean_gain:.2%}",
-        f"{row.of_autotuner:.1%}", f"{row.gain_alone:.2%}", f"{row.of_autotuner_alone:.1%}",
+        row.name, f"{row.answers:,.1f}", f"{row.compiles:,.1f}", f"{row.improved:.1%}", f"{row.gain:.2%}",
+        f"{row.mean_gain:.2%}", f"{row.of_autotuner:.1%}", "" if row.finished is None else f"{row.finished:.1%}",
+        f"{row.gain_alone:.2%}", f"{row.of_autotuner_alone:.1%}",
     ]  # fmt: skip
 
 
@@ -436,6 +467,14 @@ def _cell(value: Any) -> str:
 def _shares(curve: Curve, marks: Sequence[int]) -> list[str]:
     known = dict(zip(curve.effort, curve.share))
     return [f"{known[mark]:.1%}" if mark in known else "" for mark in marks]
+
+
+def _answers(trials: Trials) -> int:
+    return sum(it.tokens > 0 for it in trials.tried) if trials.answers is None else trials.answers
+
+
+def _compiles(trials: Trials) -> int:
+    return len({it.passes for it in trials.tried}) if trials.compiles is None else trials.compiles
 
 
 def _improves(case: Case, trials: Trials) -> bool:

@@ -83,7 +83,7 @@ def distribution_plots(found: Distributions) -> Any:
 def comparison_bars(found: Sequence[Comparison]) -> Any:
     """Figure 5."""
     figure, every = pyplot().subplots(
-        2, len(found), figsize=(3.6 * len(found), 6.4), layout="constrained", sharey="row"
+        2, len(found), figsize=(3.6 * len(found), 6.4), layout="constrained", sharey="row", squeeze=False
     )
     for column, it in enumerate(found):
         names = [row.name for row in it.rows]

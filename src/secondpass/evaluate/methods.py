@@ -6,12 +6,15 @@ up to its budget. -Oz is not among them: that is the tables' business.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,11 +29,13 @@ from secondpass.llvm.library import load
 from secondpass.llvm.passes import PassList, Words
 from secondpass.llvm.sandbox import Sandbox
 from secondpass.model.dataset import digest
-from secondpass.model.manifest import NETWORK
+from secondpass.model.manifest import MANIFEST, NETWORK, TOKENIZER
 from secondpass.prompt import Answer, Objective, OptimizePrompt
 from secondpass.strategies.base import Attempt, Budget, Function, Session, Strategy
 from secondpass.tuner.coreset import coreset
+from secondpass.tuner.finish import Finish, finished, tail
 from secondpass.tuner.labels import Label
+from secondpass.tuner.work import Searched
 
 _LONGEST_RANDOM = 20
 """Passes of a random list at most."""
@@ -108,8 +113,9 @@ class SimilarFunctions:
     @property
     def facts(self) -> Mapping[str, Any]:
         """See `Method`."""
-        gains = sum(label.gain for label in self._training().values())
-        return {"size": self.size, "training": len(self._training()), "gain": gains, "llvm": load().version}
+        rows = sorted((key, label.best.passes) for key, label in self._training().items())
+        made = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+        return {"size": self.size, "training": made, "llvm": load().version}
 
     def trials(self, cases: Sequence[Case]) -> Iterator[Trials]:
         """See `Method`."""
@@ -146,8 +152,9 @@ class Model:
         """See `Method`."""
         settings: Any = self.strategy
         return {
-            "model": digest(self.directory / NETWORK),
+            "model": [digest(self.directory / name) for name in (NETWORK, TOKENIZER, MANIFEST)],
             "too long": "abridged",
+            "knowledge": _knowledge(),
             "strategy": type(settings).__name__,
             "settings": asdict(settings),
             "budget": asdict(self.budget),
@@ -159,6 +166,50 @@ class Model:
         return answer_all(self.name, _Asked(self.directory, self.strategy, self.budget), cases, self.workers)
 
 
+@dataclass(frozen=True)
+class Finished:
+    """Lists that another method tried, finished: of each function one list, the best.
+
+    Args:
+        of: the other's name.
+        tried: its trials, by key.
+        based_on: its facts.
+        choice: which of the trials count.
+        chosen: what to call that choice.
+    """
+
+    of: str
+    tried: Mapping[str, Trials] = field(repr=False)
+    based_on: Mapping[str, Any] = field(repr=False)
+    choice: Callable[[Trials], Sequence[Tried]]
+    chosen: str
+
+    @property
+    def name(self) -> str:
+        """See `Method`."""
+        return f"{self.of}, {self.chosen}, finished"
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """See `Method`."""
+        return {"of": self.based_on, "chosen": self.chosen, "tail": tail(Objective.INSTRUCTIONS)}
+
+    def trials(self, cases: Sequence[Case]) -> Iterator[Trials]:
+        """See `Method`."""
+        usable = {
+            case.key: dict.fromkeys(it.passes for it in self.choice(self.tried[case.key]) if it.count is not None)
+            for case in cases
+        }
+        yield from (Trials(key, (), 0.0) for key, lists in usable.items() if not lists)
+        waiting = {key: lists for key, lists in usable.items() if lists}
+        modules = {case.key: case.bitcode for case in cases}
+        unit = Finish(Objective.INSTRUCTIONS, tail(Objective.INSTRUCTIONS))
+        with Sandbox(reproducible=True) as sandbox:
+            for key, outcome in finished(waiting, modules.__getitem__, unit, sandbox):
+                found = outcome.found[:1] if isinstance(outcome, Searched) else ()
+                yield Trials(key, tuple(Tried(it.passes, it.value) for it in found), outcome.seconds)
+
+
 def compile_lists(cases: Sequence[Case], lists: Mapping[str, Sequence[Words]]) -> Iterator[Trials]:
     """Compile each case's lists; those of one case in order, the cases as they are done."""
 
@@ -166,7 +217,7 @@ def compile_lists(cases: Sequence[Case], lists: Mapping[str, Sequence[Words]]) -
         for case in cases:
             yield Job(case.bitcode, tuple(str(PassList.of(*words)) for words in lists[case.key]), case.key)
 
-    with Sandbox() as sandbox:
+    with Sandbox(reproducible=True) as sandbox:
         for job, outcomes in sandbox.run(jobs()):
             counts = (it.instructions if it.ok else None for it in outcomes)
             tried = tuple(Tried(words, count) for words, count in zip(lists[job.name], counts))
@@ -194,7 +245,19 @@ class _Asked:
         with suppress(PromptTooLong):
             session.work(self.strategy)
         tried, seconds = tuple(map(_tried, session.attempts)), time.perf_counter() - started
-        return Trials(case.key, tried, seconds, tokens, abridged=session.unread is not None)
+        read_in_part = session.unread is not None
+        return Trials(case.key, tried, seconds, tokens, read_in_part, session.inferences, session.compiles)
+
+
+def _knowledge() -> str:
+    """What strategies know of the objective besides the model: coreset, winners and portfolio."""
+    files = resources.files("secondpass.tuner").joinpath("knowledge_data").iterdir()
+    made = sorted(
+        (it.name, hashlib.sha256(it.read_bytes()).hexdigest())
+        for it in files
+        if it.name.startswith(Objective.INSTRUCTIONS)
+    )
+    return hashlib.sha256(json.dumps(made).encode()).hexdigest()
 
 
 def _tried(attempt: Attempt) -> Tried:

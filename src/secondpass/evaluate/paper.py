@@ -36,15 +36,15 @@ IMPROVEMENT = "improvement over the autotuner"
 
 
 def correlations(cases: Sequence[Case], trials: Mapping[str, Trials]) -> Correlations:
-    """Of the first answers that compile; BLEU only where the model writes code."""
-    pairs = [(case, trials[case.key]) for case in cases if trials[case.key].tried]
+    """Of the first answers that compile, to functions read whole; BLEU only where the model writes code."""
+    pairs = [(case, trials[case.key]) for case in cases if _is_answered(trials[case.key])]
     pairs = [(case, it) for case, it in pairs if it.tried[0].count is not None]
     columns: dict[str, list[float]] = {}
     for case, it in pairs:
         for name, value in _features(case, it.tried[0], it.prompt_tokens).items():
             columns.setdefault(name, []).append(value)
     complete = {name: values for name, values in columns.items() if len(values) == len(pairs)}
-    table = np.array(list(complete.values()), dtype=np.float64).reshape(len(complete), -1)
+    table = np.array(list(complete.values()), dtype=np.float64).reshape(len(complete), len(pairs))
     with np.errstate(invalid="ignore", divide="ignore"):
         matrix = np.corrcoef(table) if len(pairs) > 1 else np.full((len(complete),) * 2, np.nan)
     return Correlations(tuple(complete), np.atleast_2d(matrix), len(pairs))
@@ -92,11 +92,11 @@ WORSE, SAME, BETTER = "worse than the autotuner", "as good", "better"
 
 
 def distributions(cases: Sequence[Case], trials: Mapping[str, Trials]) -> Distributions:
-    """Of the first answers that compile."""
+    """Of the first answers that compile, to functions read whole."""
     groups: dict[str, list[tuple[Case, Tried]]] = {WORSE: [], SAME: [], BETTER: []}
     for case in cases:
         tried = trials[case.key].tried
-        if tried and tried[0].count is not None:
+        if _is_answered(trials[case.key]) and tried[0].count is not None:
             difference = tried[0].count - case.best
             groups[WORSE if difference > 0 else BETTER if difference < 0 else SAME].append((case, tried[0]))
     rows = list(groups.values())
@@ -166,4 +166,9 @@ def _is_worse(case: Case, trials: Trials) -> bool:
 
 
 def _is_wrong(trials: Trials) -> bool:
-    return bool(trials.tried) and trials.tried[0].target != trials.tried[0].count
+    return _is_answered(trials) and trials.tried[0].target != trials.tried[0].count
+
+
+def _is_answered(trials: Trials) -> bool:
+    """Whether there is an answer whose counts mean something: those to a function read in part do not."""
+    return bool(trials.tried) and not trials.abridged

@@ -17,26 +17,27 @@ class Score:
 
     Attributes:
         name: of the way.
-        compiles: lists tried a function, on average.
-        improved, worsened: shares of the functions with fewer, and with more instructions than at -Oz.
+        answers: of a model, a function, on average; 0 for lists that no model wrote.
+        compiles: distinct lists tried a function, on average, those included that led to what counts.
+        improved: share of the functions with fewer instructions than at -Oz.
         gain: share by which all functions together are smaller than at -Oz.
         mean_gain: mean of each function's own gain.
         of_autotuner: `gain` as a share of the autotuner's.
-        gain_alone, mean_gain_alone, of_autotuner_alone: the same without -Oz as back-up.
-        seconds: a function, on average.
+        finished: the same of what the lists are when they are finished (`tuner.finish`); None where that was not tried.
+        gain_alone, mean_gain_alone, of_autotuner_alone: as they are without -Oz as back-up.
     """
 
     name: str
+    answers: float
     compiles: float
     improved: float
-    worsened: float
     gain: float
     mean_gain: float
     of_autotuner: float
+    finished: float | None
     gain_alone: float
     mean_gain_alone: float
     of_autotuner_alone: float
-    seconds: float
 
 
 Choice = Callable[[Trials], Sequence[Tried]]
@@ -58,7 +59,15 @@ def last_answer(trials: Trials) -> Sequence[Tried]:
     return trials.tried[-1:]
 
 
-def score(name: str, cases: Sequence[Case], trials: Mapping[str, Trials], choice: Choice = everything) -> Score:
+def score(
+    name: str,
+    cases: Sequence[Case],
+    trials: Mapping[str, Trials],
+    choice: Choice = everything,
+    *,
+    spent: Choice | None = None,
+    finished: Mapping[str, Trials] | None = None,
+) -> Score:
     """The worth of what was tried.
 
     Args:
@@ -66,24 +75,27 @@ def score(name: str, cases: Sequence[Case], trials: Mapping[str, Trials], choice
         cases: the functions.
         trials: of each, by key.
         choice: which of them count.
+        spent: which it took to get there; None for the same.
+        finished: the trials that count, finished.
     """
     chosen = {case.key: choice(trials[case.key]) for case in cases}
+    paid = [(spent or choice)(trials[case.key]) for case in cases]
     alone = [_alone(case, chosen[case.key]) for case in cases]
     backed = [min(case.oz, count) for case, count in zip(cases, alone)]
     gain, mean_gain, of_autotuner = _gains(cases, backed)
     gain_alone, mean_gain_alone, of_autotuner_alone = _gains(cases, alone)
     return Score(
         name,
-        sum(map(len, chosen.values())) / len(cases),
+        sum(sum(it.tokens > 0 for it in tried) for tried in paid) / len(cases),
+        sum(len({it.passes for it in tried}) for tried in paid) / len(cases),
         sum(count < case.oz for case, count in zip(cases, alone)) / len(cases),
-        sum(count > case.oz for case, count in zip(cases, alone)) / len(cases),
         gain,
         mean_gain,
         of_autotuner,
+        score(name, cases, finished).of_autotuner if finished is not None else None,
         gain_alone,
         mean_gain_alone,
         of_autotuner_alone,
-        sum(trials[case.key].seconds for case in cases) / len(cases),
     )
 
 
@@ -92,7 +104,7 @@ def autotuner(cases: Sequence[Case], compiles: float) -> Score:
     best = [case.best for case in cases]
     improved = sum(case.best < case.oz for case in cases) / len(cases)
     gains = _gains(cases, best)
-    return Score("autotuner", compiles, improved, 0.0, *gains, *gains, float("nan"))
+    return Score("autotuner", 0.0, compiles, improved, *gains, None, *gains)
 
 
 def _alone(case: Case, tried: Iterable[Tried]) -> int:

@@ -153,9 +153,9 @@ class Sandbox:
         workers: processes; the number of cores when 0.
         timeout: seconds of wall time a list may take (and a module's parsing).
         memory: bytes a worker may allocate beyond what an idle one uses.
-        reproducible: give LLVM the same addresses every time. Some passes depend on them (`gvn-sink`); together
-            with a job's own work, which runs in untouched memory, the outcome is always the same. Without it the
-            kernel lays memory out at random, a defence against hostile input.
+        reproducible: give LLVM the same addresses every time, on which some passes depend (`gvn-sink`), and every list
+            a process in which nothing else has run: the outcome is always the same, for some milliseconds a
+            list. Without it the kernel lays memory out at random, a defence against hostile input.
         fork: start by a fork of this process, which must have no other thread: a few milliseconds where LLVM is
             loaded here already, and 150 less in any case.
 

@@ -25,6 +25,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -58,7 +59,7 @@ def receive(connection: socket.socket, size: int) -> bytes | None:
     return bytes(parts)
 
 
-def serve(control: socket.socket, seconds: float, memory: int) -> None:
+def serve(control: socket.socket, seconds: float, memory: int, *, reproducible: bool = False) -> None:
     """Fork and reap workers until the control socket closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     load().vocabulary()  # what LLVM makes at its first use lies in the same place for all
@@ -73,7 +74,7 @@ def serve(control: socket.socket, seconds: float, memory: int) -> None:
             if pid == 0:
                 control.close()
                 ours.close()
-                _become_worker(theirs, sink, list(last_words.values()), seconds, memory)
+                _become_worker(theirs, sink, list(last_words.values()), seconds, memory, reproducible)
             theirs.close()
             last_words[pid] = sink
             socket.send_fds(control, [HEADER.pack(pid)], [ours.fileno()])
@@ -135,7 +136,9 @@ def _tail(sink: int) -> bytes:
     return said
 
 
-def _become_worker(connection: socket.socket, sink: int, others: list[int], seconds: float, memory: int) -> None:
+def _become_worker(
+    connection: socket.socket, sink: int, others: list[int], seconds: float, memory: int, reproducible: bool
+) -> None:
     """What a fresh fork does; never returns into the server's loop."""
     code = 1
     try:
@@ -147,7 +150,7 @@ def _become_worker(connection: socket.socket, sink: int, others: list[int], seco
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))
         gc.disable()  # nothing here makes cycles, and a collection in a batch is lost time
-        _work(connection, seconds)
+        _work(connection, seconds, reproducible)
         code = 0
     except MemoryError:
         os.write(2, b"out of memory")
@@ -157,7 +160,7 @@ def _become_worker(connection: socket.socket, sink: int, others: list[int], seco
         os._exit(code)
 
 
-def _work(connection: socket.socket, seconds: float) -> None:
+def _work(connection: socket.socket, seconds: float, reproducible: bool) -> None:
     """Answer batches: a pickled `(Job or None, lists)`, None meaning the module of the batch before."""
     module: Module | LLVMError | None = None
     job = Job(b"", ())
@@ -171,10 +174,12 @@ def _work(connection: socket.socket, seconds: float) -> None:
             if isinstance(module, Module):
                 module.close()
             job = new_job
-            module = None if job.each else _guarded(seconds, _parse, job)
+            module = None if job.each or reproducible else _guarded(seconds, _parse, job)
         for pipeline in lists:
             if job.each is not None:
                 _apart(connection, seconds, job.each, job.module, pipeline)
+            elif reproducible:
+                _apart(connection, seconds, partial(_alone, job), job.module, pipeline)
             else:
                 _send(connection, _guarded(seconds, _outcome, module, pipeline, job, started))
             started = time.perf_counter()
@@ -285,11 +290,22 @@ def _outcome(module: Module | LLVMError, pipeline: str, job: Job, started: float
     return Outcome(Status.OK, "", instructions, size, functions, bitcode, seconds)
 
 
+def _alone(job: Job, _module: bytes, pipeline: str) -> Outcome:
+    """What a list does to a module that nothing else was done to before."""
+    started = time.perf_counter()
+    module = _parse(job)
+    outcome = _outcome(module, pipeline, job, started)
+    if isinstance(module, Module):
+        module.close()
+    return outcome
+
+
 def _line(error: LLVMError) -> str:
     return " ".join(str(error).split())
 
 
 if __name__ == "__main__":
-    if sys.argv[4:] == ["--reproducible"]:
+    fixed = sys.argv[4:] == ["--reproducible"]
+    if fixed:
         _take_random_addresses()
-    serve(socket.socket(fileno=int(sys.argv[1])), float(sys.argv[2]), int(sys.argv[3]))
+    serve(socket.socket(fileno=int(sys.argv[1])), float(sys.argv[2]), int(sys.argv[3]), reproducible=fixed)

@@ -11,6 +11,7 @@ where model and compiler meet; strategies know neither files nor whole programs.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence as List
 from contextlib import suppress
@@ -28,6 +29,7 @@ from secondpass.llvm.sandbox import Sandbox
 from secondpass.prompt import Answer, Form, Malformed, Objective, OptimizePrompt
 from secondpass.tuner import search
 from secondpass.tuner.coreset import shipped
+from secondpass.tuner.finish import Finish, finished, tail
 from secondpass.tuner.work import Item, Searched, SearchUnit, Settings, after_death
 
 MOST_ANSWERS = 1_000
@@ -99,16 +101,29 @@ class Budget:
                 raise InputError(f"a budget of {limit:g} {name} allows nothing: it must be positive")
 
 
-def check_truncation(top_k: int | None, top_p: float | None) -> None:
-    """Refuse what samples cannot be cut to.
+def check_answers(n: int) -> None:
+    """Refuse a number of answers that is not between 1 and `MOST_ANSWERS`.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not 1 <= n <= MOST_ANSWERS:
+        raise InputError(f"{n} answers: ask for 1 to {MOST_ANSWERS}")
+
+
+def check_sampling(seed: int, top_k: int | None, top_p: float | None) -> None:
+    """Refuse a seed that gives no samples, and what samples cannot be cut to.
 
     Args:
+        seed: of the samples.
         top_k: the most probable tokens to sample among; None for all.
         top_p: the share of their probability to sample among; None for all of it.
 
     Raises:
         InputError: one is out of its range.
     """
+    if seed < 0:
+        raise InputError(f"seed {seed}: give a number that is not negative")
     if top_k is not None and top_k < 1:
         raise InputError(f"top_k {top_k}: give a number of tokens, 1 at least, or leave it out for all")
     if top_p is not None and not 0 < top_p <= 1:
@@ -198,20 +213,33 @@ class Session:
         """Distinct lists compiled, a search's included."""
         return len(self._lists) + self._searched
 
-    def affordable(self, answers: int) -> int:
+    def affordable(self, answers: int, *, distinct: bool = False) -> int:
         """How many of so many answers the budget allows.
+
+        Args:
+            answers: that many are wanted.
+            distinct: no two of them have the same list, nor one that was compiled before. Of other answers it is only
+                known when they are there how many compiles they cost.
 
         Raises:
             Spent: none.
         """
         budget = self._budget
-        if budget.seconds is not None and time.monotonic() - self._started >= budget.seconds:
+        if self._seconds_left() <= 0:
             raise Spent
-        limits = (budget.inferences, self.inferences), (budget.compiles, self.compiles)
-        left = min([answers, *(limit - spent for limit, spent in limits if limit is not None)])
+        left = answers
+        if budget.inferences is not None:
+            left = min(left, budget.inferences - self.inferences)
+        if budget.compiles is not None and (distinct or self.compiles >= budget.compiles):
+            left = min(left, budget.compiles - self.compiles)
         if left <= 0:
             raise Spent
         return left
+
+    def _seconds_left(self) -> float:
+        if self._budget.seconds is None:
+            return math.inf
+        return self._budget.seconds - (time.monotonic() - self._started)
 
     def judge(self, completions: List[Completion], samples: List[int], turn: int = 0, form: Form = Form.FAST) -> None:
         """Compile answers and keep them as attempts, as far as the budget allows.
@@ -260,13 +288,7 @@ class Session:
         return completions
 
     def count(self, answers: int) -> None:
-        """Answers that a strategy has had from the engine itself.
-
-        Raises:
-            Spent: the budget does not allow them all.
-        """
-        if self.affordable(answers) < answers:
-            raise Spent
+        """Note answers that a strategy has had from the engine itself, as many as were `affordable`."""
         self.inferences += answers
 
     def search(self, first: List[Words], compiles: int, seed: int) -> None:
@@ -282,7 +304,8 @@ class Session:
         """
         compiles = self._left(compiles)
         objective = self.function.objective
-        settings = Settings(objective, shipped(objective), search.Budget(compiles, minimise=False), seed)
+        spending = search.Budget(compiles, minimise=False, seconds=self._seconds_left())
+        settings = Settings(objective, shipped(objective), spending, seed)
         item: Item | None = Item(ir.digest(self.function.ir), lists=tuple(first))
         found = None
         while item is not None and found is None:
@@ -294,6 +317,23 @@ class Session:
         self._searched += compiles if found is None else found.compiles
         for sample, it in enumerate(found.found if found is not None else ()):
             self._keep_searched(PassList.of(*it.passes), sample)
+
+    def finish(self) -> None:
+        """Finish the lists tried so far (`tuner.finish`), and keep the best as an attempt where it is a new one.
+
+        Raises:
+            Spent: the budget allows no other list.
+        """
+        self.affordable(1)
+        tried = {it.verdict.answer.passes: it.sample for it in self.attempts if isinstance(it.verdict.answer, Answer)}
+        if not tried:
+            return
+        unit = Finish(self.function.objective, tail(self.function.objective))
+        lists = {self.function.name: [it.words for it in tried]}
+        for _, outcome in finished(lists, lambda _: self.function.bitcode, unit, self._sandbox):
+            if isinstance(outcome, Searched) and (best := PassList.of(*outcome.found[0].passes)) not in tried:
+                self._searched += 1
+                self._keep_searched(best, len(tried))
 
     def _keep_searched(self, passes: PassList, sample: int) -> None:
         (verdict,) = self._verdicts([Answer(passes, 0, 0)])

@@ -6,6 +6,7 @@ from secondpass.errors import InputError
 from secondpass.prompt import Form
 from secondpass.strategies import NAMES
 from secondpass.strategies.base import Strategy
+from secondpass.strategies.finishing import Finished
 from secondpass.strategies.iterating import Iterate
 from secondpass.strategies.portfolio import Portfolio
 from secondpass.strategies.sampling import Sample, Then
@@ -29,7 +30,7 @@ def choose(
     top_k: int | None = None,
     top_p: float | None = None,
 ) -> Strategy:
-    """The strategy of that name.
+    """The strategy of that name, its lists finished at last.
 
     Args:
         name: one of `NAMES`.
@@ -51,6 +52,20 @@ def choose(
     if name in _ONE_ANSWER and answers != 1:
         raise InputError(f"the strategy '{name}' asks for no more than one answer, not {answers}: take another one")
     warm = usual_temperature if temperature is None else temperature
+    found = _named(name, answers, temperature, warm, seed, form, top_k, top_p)
+    return found if isinstance(found, Search) else Finished(found)
+
+
+def _named(
+    name: str,
+    answers: int,
+    temperature: float | None,
+    warm: float,
+    seed: int,
+    form: Form,
+    top_k: int | None,
+    top_p: float | None,
+) -> Strategy:
     match name:
         case "single":
             return Single()

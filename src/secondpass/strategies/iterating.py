@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from secondpass.engines.base import Sequence
 from secondpass.errors import InputError, PromptTooLong
 from secondpass.prompt import Form
-from secondpass.strategies.base import HOTTEST, Session, check_truncation
+from secondpass.strategies.base import HOTTEST, Session, check_sampling
 from secondpass.strategies.single import check_feedback, is_final
 
 _MOST_STEPS = 100
@@ -43,7 +43,7 @@ class Iterate:
             raise InputError(f"temperature {self.temperature:g}: give a number from 0 to {HOTTEST:g}")
         if self.starts < 1 or (self.starts > 1 and not self.temperature):
             raise InputError(f"{self.starts} starts: ask for at least one; for several give a temperature above 0")
-        check_truncation(self.top_k, self.top_p)
+        check_sampling(self.seed, self.top_k, self.top_p)
         if not self.temperature and (self.top_k is not None or self.top_p is not None):
             raise InputError(
                 "greedy iteration does not sample: leave top_k and top_p out, or give a temperature above 0"
@@ -66,6 +66,6 @@ class Iterate:
             )
             session.judge(completions, [start], turn=turn, form=self.form)
             last = session.attempts[-1]
-            if is_final(last):
+            if is_final(last) or turn == self.steps:
                 return
             sequence = sequence.extend(last.completion, last.verdict.feedback(self.form))

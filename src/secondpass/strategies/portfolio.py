@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from secondpass.errors import InputError
-from secondpass.strategies.base import MOST_ANSWERS, Session
+from secondpass.strategies.base import Session, check_answers
 from secondpass.tuner.portfolio import shipped
 
 
@@ -26,8 +25,7 @@ class Portfolio:
 
     def __post_init__(self) -> None:
         """Check the settings; raises InputError."""
-        if not 1 <= self.n <= MOST_ANSWERS:
-            raise InputError(f"{self.n} answers: ask for 1 to {MOST_ANSWERS}")
+        check_answers(self.n)
 
     def run(self, session: Session) -> None:
         """See `base.Strategy`."""
@@ -36,7 +34,7 @@ class Portfolio:
         tree = sequence.tree()
         begun = tree.begun_with(portfolio.lists)
         probable = [-np.inf if it is None else it.written.log_probability for it in begun]
-        chosen = [begun[it] for it in portfolio.order(probable, session.affordable(self.n))]
+        chosen = [begun[it] for it in portfolio.order(probable, session.affordable(self.n, distinct=True))]
         paths = tree.finish([it for it in chosen if it is not None])
         completions = [sequence.completion(it.written) for it in paths]
         session.count(len(completions))

@@ -10,7 +10,7 @@ from enum import StrEnum
 from secondpass.engines.base import Completion, Sequence
 from secondpass.errors import InputError, PromptTooLong
 from secondpass.prompt import Form
-from secondpass.strategies.base import HOTTEST, MOST_ANSWERS, Attempt, Session, check_truncation
+from secondpass.strategies.base import HOTTEST, Attempt, Session, check_answers, check_sampling
 from secondpass.strategies.single import check_feedback, is_final
 
 _AT_ONCE = 100
@@ -52,14 +52,13 @@ class Sample:
 
     def __post_init__(self) -> None:
         """Check the settings; raises InputError."""
-        if not 1 <= self.n <= MOST_ANSWERS:
-            raise InputError(f"{self.n} samples: ask for 1 to {MOST_ANSWERS}")
+        check_answers(self.n)
         if not 0 < self.temperature <= HOTTEST:
             raise InputError(
                 f"temperature {self.temperature:g}: give a number above 0, up to {HOTTEST:g}; "
                 "at 0 all samples would be the greedy answer, which the strategy 'single' gives"
             )
-        check_truncation(self.top_k, self.top_p)
+        check_sampling(self.seed, self.top_k, self.top_p)
 
     def run(self, session: Session) -> None:
         """See `base.Strategy`."""

@@ -8,7 +8,7 @@ from itertools import islice
 from secondpass.errors import InputError
 from secondpass.llvm.passes import Words
 from secondpass.prompt import Answer
-from secondpass.strategies.base import MOST_ANSWERS, Session
+from secondpass.strategies.base import Session, check_answers
 from secondpass.strategies.tree import in_order
 
 _MOST_COMPILES = 100_000
@@ -32,13 +32,12 @@ class Search:
         """Check the settings; raises InputError."""
         if not 1 <= self.compiles <= _MOST_COMPILES:
             raise InputError(f"{self.compiles} compiles: ask for 1 to {_MOST_COMPILES:,}")
-        if not 1 <= self.answers <= MOST_ANSWERS:
-            raise InputError(f"{self.answers} answers: ask for 1 to {MOST_ANSWERS}")
+        check_answers(self.answers)
 
     def run(self, session: Session) -> None:
         """See `base.Strategy`."""
         sequence = session.branching()
-        answers = session.affordable(min(self.answers, self.compiles))
+        answers = session.affordable(min(self.answers, self.compiles), distinct=True)
         proposed: list[Words] = []
         for path in islice(in_order(sequence.tree(), answers), answers):
             answer = Answer.parse(sequence.completion(path.written).text)

@@ -8,16 +8,10 @@ from dataclasses import dataclass, field
 from itertools import count, islice
 
 from secondpass.engines.search import Branch, Path, Tree
-from secondpass.errors import InputError
-from secondpass.strategies.base import MOST_ANSWERS, Session
+from secondpass.strategies.base import Session, check_answers
 
 _AT_ONCE = 16
 """Branches completed together."""
-
-
-def _check(n: int) -> None:
-    if not 1 <= n <= MOST_ANSWERS:
-        raise InputError(f"{n} answers: ask for 1 to {MOST_ANSWERS}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +30,13 @@ class Priority:
 
     def __post_init__(self) -> None:
         """Check the settings; raises InputError."""
-        _check(self.n)
+        check_answers(self.n)
 
     def run(self, session: Session) -> None:
         """See `base.Strategy`."""
         sequence = session.branching()
         for sample, path in enumerate(islice(in_order(sequence.tree(), self.n), self.n)):
-            session.count(1)
+            session.count(session.affordable(1, distinct=True))
             session.judge([sequence.completion(path.written)], [sample])
 
 
@@ -91,12 +85,12 @@ class Beam:
 
     def __post_init__(self) -> None:
         """Check the settings; raises InputError."""
-        _check(self.n)
+        check_answers(self.n)
 
     def run(self, session: Session) -> None:
         """See `base.Strategy`."""
         sequence = session.branching()
-        n = session.affordable(self.n)
+        n = session.affordable(self.n, distinct=True)
         completions = [sequence.completion(path.written) for path in sequence.tree().beams(n)]
         session.count(len(completions))
         session.judge(completions, range(len(completions)))

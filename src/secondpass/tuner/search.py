@@ -10,7 +10,9 @@ pass; lists whose way through the states is known already cost nothing.
 
 from __future__ import annotations
 
+import math
 import random
+import time
 from bisect import insort
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -68,12 +70,14 @@ class Budget:
         patience: stop when so many compiles in a row improved nothing; 0 for never.
         others: how many next best lists to report, distinct in effect.
         minimise: drop from the best list what it does not need, which may take some compiles more.
+        seconds: of wall time, after which no other list is begun.
     """
 
     compiles: int
     patience: int = 0
     others: int = 7
     minimise: bool = True
+    seconds: float = math.inf
 
 
 class Search:
@@ -101,6 +105,7 @@ class Search:
         """The shortest list known to each state that has a value."""
         self.best: State | None = None
         self._last_improvement = 0
+        self._started = time.monotonic()
         self._ranked: list[tuple[int, int, Words]] = []
 
     def try_list(self, words: Words) -> State | None:
@@ -203,7 +208,7 @@ class Search:
         for words in lists:
             if len(found) == most:
                 break
-            value = self._explorer.confirm(words)
+            value = None if words in self._banned else self._explorer.confirm(words)
             if value is not None:
                 found.append(Found(words, value))
         return found
@@ -211,7 +216,7 @@ class Search:
     # Inside
 
     def _spent(self, budget: Budget) -> bool:
-        if self.compiles >= budget.compiles:
+        if self.compiles >= budget.compiles or time.monotonic() - self._started > budget.seconds:
             return True
         if self.best is not None and self.value(self.best) <= _SMALLEST:
             return True

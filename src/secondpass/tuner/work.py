@@ -118,7 +118,7 @@ class SearchUnit:
             if settings.traced:
                 trace.append((compiles, time.perf_counter() - started, best))
 
-        _forget_stderr()
+        forget_stderr()
         try:
             with Explorer(bitcode, settings.objective, settings.step_seconds) as explorer:
                 search = Search(explorer, item.banned, note)
@@ -139,7 +139,7 @@ class BroadcastUnit:
         """Try, minimise what is better, confirm."""
         item, settings = Item.from_text(text), self.settings
         started = time.perf_counter()
-        _forget_stderr()
+        forget_stderr()
         try:
             with Explorer(bitcode, settings.objective, settings.step_seconds) as explorer:
                 search = Search(explorer, item.banned)
@@ -216,7 +216,7 @@ def _sampler(knowledge: Knowledge) -> Sampler:
     return _samplers[knowledge.digest]
 
 
-def _forget_stderr() -> None:
+def forget_stderr() -> None:
     """Empty this worker's stderr, a file in memory: it holds what earlier functions ran."""
     os.ftruncate(2, 0)
     os.lseek(2, 0, os.SEEK_SET)

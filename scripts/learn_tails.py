@@ -1,0 +1,148 @@
+"""The tail that ships: the passes which, run behind any list, most often still help (`tuner.finish`).
+
+    python scripts/learn_tails.py --corpus build/corpus --objective instructions
+
+Takes training functions and the first lists of the coreset. Pass by pass, the tail gets the pass that adds most to what
+the lists gain on these functions, each alone, the first three together, and all together, the best state on the way
+counting each time; it ends where the best pass adds too little. Writes
+`src/secondpass/tuner/knowledge_data/tails.json`. Some minutes an objective.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from secondpass.corpus.store import Corpus
+from secondpass.errors import LLVMError
+from secondpass.llvm.jobs import Job, Outcome, Status
+from secondpass.llvm.passes import Words
+from secondpass.llvm.sandbox import Sandbox
+from secondpass.llvm.vocabulary import VOCABULARY
+from secondpass.prompt import Objective
+from secondpass.tuner.coreset import coreset
+from secondpass.tuner.explorer import Explorer, State
+from secondpass.tuner.search import OZ
+
+TARGET = Path(__file__).parent.parent / "src" / "secondpass" / "tuner" / "knowledge_data" / "tails.json"
+WORDS = [entry.text for entry in VOCABULARY]
+SMALLEST, LARGEST = 15, 400
+"""Unoptimised instructions of the functions."""
+ENOUGH = 0.02
+"""The three gains' relative increases together that a pass must bring."""
+UNUSABLE = 1 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Continued(Outcome):
+    """What lists leave of a function.
+
+    Attributes:
+        oz: its value at -Oz.
+        reached: the least on the way of each list and the tail so far, (lists,).
+        following: the value after one pass more, (lists, passes).
+    """
+
+    oz: int = 0
+    reached: tuple[int, ...] = ()
+    following: tuple[tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Continue:
+    """Walk each list and the tail, then every pass behind it. Called in a worker with a function's bitcode."""
+
+    objective: Objective
+    lists: tuple[Words, ...]
+    tail: Words
+
+    def __call__(self, bitcode: bytes, _: str) -> Outcome:
+        """What comes out."""
+        with Explorer(bitcode, self.objective, 20) as explorer:
+
+            def value(state: State) -> int:
+                found = explorer.value(state)
+                return UNUSABLE if found is None else found
+
+            def after(words: Words) -> int:
+                try:
+                    return value(explorer.walk(words))
+                except LLVMError:
+                    return UNUSABLE
+
+            reached: list[int] = []
+            following: list[tuple[int, ...]] = []
+            for words in self.lists:
+                whole = (*words, *self.tail)
+                states = [state for state, _ in explorer.along(whole)]
+                near = 1.3 * min((it.instructions for it in states), default=0)
+                reached.append(min((value(it) for it in states if it.instructions <= near), default=UNUSABLE))
+                following.append(tuple(after((*whole, word)) for word in WORDS))
+            return Continued(Status.OK, oz=after(OZ), reached=tuple(reached), following=tuple(following))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--objective", choices=list(Objective), type=Objective, default=Objective.INSTRUCTIONS)
+    parser.add_argument("--functions", type=int, default=300)
+    parser.add_argument("--lists", type=int, default=6, help="of the coreset")
+    parser.add_argument("--longest", type=int, default=8, help="passes of the tail at most")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    corpus = Corpus(options.corpus)
+    keys = [it.hash for it in corpus.select("train", largest=LARGEST) if it.source >= SMALLEST]
+    keys = corpus.in_order_of_shards(random.Random(options.seed).sample(keys, options.functions))
+    modules = [corpus.bitcode(key) for key in keys]
+    lists = tuple(it.words for it in coreset(options.objective, options.lists))
+    tail: Words = ()
+    while len(tail) < options.longest:
+        found = list(continued(modules, Continue(options.objective, lists, tail)))
+        before, after = gains(found)
+        more = ((after - before[:, None]) / before[:, None]).sum(axis=0)
+        best = int(more.argmax())
+        print(f"{len(tail)} passes: {' '.join(f'{it:.2%}' for it in before)} of {len(found)} functions;", end=" ")
+        print(f"{WORDS[best]} adds {more[best]:.1%}", flush=True)
+        if more[best] < ENOUGH:
+            break
+        tail = (*tail, WORDS[best])
+    tails = json.loads(TARGET.read_text())
+    TARGET.write_text(json.dumps({**tails, options.objective: " ".join(tail)}, indent=1) + "\n")
+    print(f"{TARGET.name}, {options.objective}: {' '.join(tail)}")
+    return 0
+
+
+def continued(modules: Sequence[bytes], unit: Continue) -> Iterator[Continued]:
+    """The functions' outcomes; none of one that a pass kills the worker on."""
+    with Sandbox(timeout=60, fork=True) as sandbox:
+        for _, (outcome,) in sandbox.run(Job(module, ("",), str(at), each=unit) for at, module in enumerate(modules)):
+            if isinstance(outcome, Continued) and outcome.oz < UNUSABLE:
+                yield outcome
+
+
+def gains(found: Sequence[Continued]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Mean gains over -Oz of each list, of the first three and of all: now (3,), and after each pass (3, passes)."""
+    before, after = np.zeros(3), np.zeros((3, len(WORDS)))
+    for it in found:
+        reached = np.minimum(it.reached, it.oz)
+        following = np.minimum(np.array(it.following), reached[:, None])
+        for row, first in enumerate((None, 3, len(reached))):
+            if first is None:
+                left, then = reached.mean(), following.mean(axis=0)
+            else:
+                left, then = reached[:first].min(), following[:first].min(axis=0)
+            before[row] += (1 - left / it.oz) / len(found)
+            after[row] += (1 - then / it.oz) / len(found)
+    return before, after
+
+
+if __name__ == "__main__":
+    sys.exit(main())

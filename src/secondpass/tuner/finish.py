@@ -1,0 +1,104 @@
+"""What nearly every list can still be given: a tail of passes behind it, and an end where the value is least.
+
+A list leads a function through states, and the last of them is not always the smallest; what a list leaves undone,
+the same few passes often do, whatever the list. So each list is walked pass by pass, the tail behind it, and the best
+of all states on the way is kept, with the passes that lead there. That costs some ten passes a list, a small part
+of what a model's answer costs, and finds more than a second answer does (docs/experiments.md). The tail of each
+objective was learned from training functions (`scripts/learn_tails.py`).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from itertools import islice
+
+from secondpass.errors import LLVMError
+from secondpass.llvm.jobs import Job, Outcome, Status
+from secondpass.llvm.library import load
+from secondpass.llvm.passes import Words
+from secondpass.llvm.sandbox import Sandbox
+from secondpass.prompt import Objective
+from secondpass.tuner.explorer import Explorer
+from secondpass.tuner.search import Found, Search
+from secondpass.tuner.work import Item, Searched, after_death, forget_stderr
+
+_CONFIRMED = 2
+"""Best states whose lists are compiled in one piece."""
+_STEP_SECONDS = 10.0
+
+
+@cache
+def tail(objective: Objective) -> Words:
+    """The passes of the tail that ships, as far as the LLVM in force has them."""
+    text = resources.files("secondpass.tuner").joinpath("knowledge_data", "tails.json").read_text()
+    known = {entry.text for entry in load().vocabulary()}
+    return tuple(word for word in json.loads(text)[objective].split() if word in known)
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Try a function's lists, each finished. Called in a worker with its bitcode and an `Item`.
+
+    Attributes:
+        objective: what to make small.
+        tail: passes that run behind each list.
+    """
+
+    objective: Objective
+    tail: Words
+
+    def __call__(self, bitcode: bytes, text: str) -> Outcome:
+        """The best list, as it is compiled in one piece: in rare cases that is not what its passes do one by one."""
+        item, started = Item.from_text(text), time.perf_counter()
+        forget_stderr()
+        try:
+            with Explorer(bitcode, self.objective, _STEP_SECONDS) as explorer:
+                search = Search(explorer, item.banned)
+                found: list[Found] = []
+                for words in item.lists:
+                    found += search.confirmed([words], 1)
+                    search.try_list((*words, *self.tail))
+                best = [explorer.useful(words) or words for _, words in islice(search.ranked(), _CONFIRMED)]
+                found = sorted([*found, *search.confirmed(best, _CONFIRMED)], key=_rank)
+        except LLVMError as error:
+            return Outcome(Status.INVALID, str(error))
+        if not found:
+            return Outcome(Status.BROKEN, "no list can be used on it")
+        seconds = time.perf_counter() - started
+        return Searched(Status.OK, seconds=seconds, found=tuple(found[:1]), compiles=search.compiles)
+
+
+def _rank(found: Found) -> tuple[int, int]:
+    return found.value, len(found.passes)
+
+
+def finished(
+    lists: Mapping[str, Iterable[Words]], source: Callable[[str], bytes], unit: Finish, sandbox: Sandbox
+) -> Iterator[tuple[str, Outcome]]:
+    """Finish the lists of many functions.
+
+    Args:
+        lists: each function's, under a key of its own.
+        source: a function's module.
+        unit: what to do with it.
+        sandbox: where.
+
+    Yields:
+        Keys as they are done, each with a `Searched` of one list, or why there is none.
+    """
+    waiting = {key: Item(key, lists=tuple(it)) for key, it in lists.items()}
+    while waiting:
+        again: dict[str, Item] = {}
+        jobs = (Job(source(key), (item.to_text(),), key, each=unit) for key, item in waiting.items())
+        for job, (outcome,) in sandbox.run(jobs):
+            retry = None if isinstance(outcome, Searched) else after_death(waiting[job.name], outcome)
+            if retry is None:
+                yield job.name, outcome
+            else:
+                again[job.name] = retry
+        waiting = again
