@@ -19,6 +19,7 @@ from secondpass.llvm.passes import PassList
 from secondpass.llvm.sandbox import Sandbox
 from secondpass.llvm.vocabulary import VOCABULARY
 from secondpass.prompt import Objective
+from secondpass.tuner import explorer as explorer_module
 from secondpass.tuner import labels as labels_module
 from secondpass.tuner import tune as tune_module
 from secondpass.tuner.coreset import coreset, greedy_cover, shipped
@@ -73,6 +74,17 @@ def test_a_walk_ends_where_the_whole_list_does():
             for _ in range(12):
                 words = random_list(rng)
                 assert explorer.walk(words).instructions == counted(FUNCTIONS[name], words), words
+
+
+def test_a_function_that_grows_without_measure_is_left_alone(monkeypatch):
+    with Explorer(FUNCTIONS[LONG], Objective.INSTRUCTIONS) as explorer:
+        larger = next(word for word in WORDS if explorer.walk((word,)).instructions > explorer.root.instructions)
+        monkeypatch.setattr(explorer_module, "_GROWN", 1)
+        monkeypatch.setattr(explorer_module, "_GROWN_BY", 0)
+        with pytest.raises(LLVMError, match="it grows from"):
+            explorer.walk((larger,))
+        assert Search(explorer).try_list((larger, "default<O1>")) is None
+        assert Search(explorer).try_list(("default<O1>",)) is not None
 
 
 def test_a_pass_that_kills_is_kept_away_from_its_state_whatever_leads_there():

@@ -76,7 +76,7 @@ class Page:
     def examples(self, examples: Iterable[Example]) -> None:
         """Functions, closed until they are clicked on."""
         for it in examples:
-            after = it.after or "(the list cannot be used)"
+            after = it.after or "(nothing to show)"
             self._parts.append(
                 f"<details><summary>{html.escape(it.title)}</summary><small>{html.escape(it.passes)}</small>"
                 f'<div class="pair"><div><pre>{html.escape(it.before)}</pre></div>'

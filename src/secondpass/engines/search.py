@@ -1,9 +1,9 @@
 """Answers in the order of their probability: a tree whose branches share what they have in common.
 
-    tree = Tree(network, grammar, prefix, begun, scores, room)
+    tree = Tree(network, grammar, prefix, root, room)
     greedy = tree.finish([tree.root])[0]
-    other = tree.finish([tree.leave(greedy, place, index)])[0]     # the same up to a place, then another token
-    tree.beams(10)                                                 # what beam search finds
+    other = tree.finish([tree.taken(greedy.choices[0], index)])[0]     # the same up to a place, then another token
+    tree.beams(10)                                                     # what beam search finds
 
 A branch keeps the KV cache of its tokens, so what leaves it reads one token and goes on. Only lists branch: whatever a
 model holds of its counts, the same list is the same list, and no two answers of a tree have one. The module

@@ -42,9 +42,10 @@ def _example(case: Case, trials: Trials, sandbox: Sandbox) -> Example:
     if outcome.ok and outcome.bitcode is not None:
         (printed,) = sandbox.compile(Job(outcome.bitcode, ("",), each=print_normal_form))
         after = printed.text if isinstance(printed, Printed) else ""
+    reached = "not usable with the answer" if answer.count is None else f"{answer.count} with the answer"
     foreseen = "" if answer.target is None else f", {answer.target} foreseen"
     title = (
-        f"{case.project} {case.key}: {case.source} unoptimised, {case.oz} at -Oz, {answer.count} with the answer"
+        f"{case.project} {case.key}: {case.source} unoptimised, {case.oz} at -Oz, {reached}"
         f"{foreseen}, {case.best} with the autotuner's list"
     )
     return Example(title, passes, case.text, after)

@@ -2,7 +2,7 @@
 
 `base` is what a strategy works with. `single` asks once, `sampling` many times, `iterating` again and again after
 feedback, `tree` expands what the model holds most probable, `portfolio` lets it choose from the coreset, `searching`
-lets the tuner go on from there.
+lets the tuner go on from there; `finishing` gives any of them what nearly every list can still be given.
 """
 
 NAMES = {
@@ -11,7 +11,7 @@ NAMES = {
     "sample": "sampled answers",
     "sample-then-feedback": "sampled answers, each followed by a greedy one after feedback",
     "feedback-then-sample": "one greedy answer, then sampled ones after the feedback on it",
-    "iterate": "feedback again and again, until the model is sure",
+    "iterate": "feedback again and again, until the model is sure or foresaw the count",
     "priority": "the model's most probable answers: Priority Sampling",
     "beam": "the model's most probable answers: beam search",
     "portfolio": "lists of the coreset, chosen by how probable the model holds each of them",

@@ -24,6 +24,9 @@ from secondpass.prompt import Objective
 
 _HELD_INSTRUCTIONS = 300_000
 """States whose modules are kept hold this many instructions together; others are computed again when needed."""
+_GROWN, _GROWN_BY = 10, 1_000
+"""A state of more than so many times the unoptimised instructions, and so many more, is left alone: passes that unroll
+can go on until each takes seconds, and nothing small comes of it."""
 RUNNING = "running: "
 """What a worker writes to stderr before each pass, so that its death can be laid at a list's door."""
 _DEADLY = 2
@@ -140,7 +143,7 @@ class Explorer:
         """Walk, and yield every state that a pass changed, with the passes that mattered up to there.
 
         Raises:
-            LLVMError: LLVM refuses a pass, or it is forbidden there.
+            LLVMError: LLVM refuses a pass, it is forbidden there, or the function has grown too much.
         """
         state, useful = self.root, ()
         for index, word in enumerate(words):
@@ -151,6 +154,8 @@ class Explorer:
                     raise LLVMError(f"pass '{word}' killed a process here")
                 _announce(words[: index + 1])
                 following = self._step(state, word)
+            if following.instructions > _GROWN * self.root.instructions + _GROWN_BY:
+                raise LLVMError(f"it grows from {self.root.instructions:,} to {following.instructions:,} instructions")
             if following is not state:
                 state, useful = following, (*useful, word)
                 yield state, useful
