@@ -18,8 +18,9 @@ from secondpass.tuner.search import Budget
 from secondpass.tuner.tune import Report, Runner, tune
 from secondpass.tuner.work import Settings
 
-_FUNCTION_SECONDS = 600.0
-"""Longest search of one function; a single pass is stopped much earlier."""
+_FUNCTION_SECONDS, _SEARCH_SECONDS = 600.0, 60.0
+"""Longest work on one function, and longest search: enough for all but a few that carry megabytes of constants, which
+are printed after every pass. A single pass is stopped much earlier."""
 _MEMORY = 1 << 30
 """Bytes of a worker. What takes more takes all there is: the sooner it dies, the better."""
 
@@ -72,7 +73,8 @@ def tune_corpus(request: Request, progress: Progress | None = None) -> Tuned:
             raise InputError(
                 f"{out}: holds {len(store.labels):,} labels; --resume goes on with them, or name another --out"
             )
-        settings = Settings(request.objective, Knowledge(), Budget(request.budget, request.patience), seed=request.seed)
+        budget = Budget(request.budget, request.patience, seconds=_SEARCH_SECONDS)
+        settings = Settings(request.objective, Knowledge(), budget, seed=request.seed)
         with _runner(request) as runner:
             return Tuned(out, request.objective, tune(corpus, keys, store, settings, runner, progress))
 
