@@ -62,20 +62,21 @@ class Attempt:
         verdict: the compiler's findings.
         sample: which of the model's first answers this is, or follows, from 0.
         turn: 0 for a first answer, 1 for one after feedback, 2 after another one.
-        searched: whether the list is the tuner's; the completion then says what the model would have had to say.
+        made_by: who made the list, where the model did not: `search`, or `finish` of the answers before it; the
+            completion then says what the model would have had to say.
     """
 
     completion: Completion
     verdict: Verdict
     sample: int
     turn: int = 0
-    searched: bool = False
+    made_by: str = ""
 
     @property
     def origin(self) -> str:
-        """Where it came from, for people: `answer 3`, `answer 3, try 2`, or `search`."""
-        if self.searched:
-            return "search"
+        """Where it came from, for people: `answer 3`, `answer 3, try 2`, `search` or `finish`."""
+        if self.made_by:
+            return self.made_by
         return f"answer {self.sample + 1}" + (f", try {self.turn + 1}" if self.turn else "")
 
 
@@ -316,7 +317,7 @@ class Session:
             item = after_death(item, outcome)
         self._searched += compiles if found is None else found.compiles
         for sample, it in enumerate(found.found if found is not None else ()):
-            self._keep_searched(PassList.of(*it.passes), sample)
+            self._keep(PassList.of(*it.passes), sample, "search")
 
     def finish(self) -> None:
         """Finish the lists tried so far (`tuner.finish`), and keep the best as an attempt where it is a new one.
@@ -333,14 +334,14 @@ class Session:
         for _, outcome in finished(lists, lambda _: self.function.bitcode, unit, self._sandbox):
             if isinstance(outcome, Searched) and (best := PassList.of(*outcome.found[0].passes)) not in tried:
                 self._searched += 1
-                self._keep_searched(best, len(tried))
+                self._keep(best, len(tried), "finish")
 
-    def _keep_searched(self, passes: PassList, sample: int) -> None:
+    def _keep(self, passes: PassList, sample: int, made_by: str) -> None:
         (verdict,) = self._verdicts([Answer(passes, 0, 0)])
         if verdict.target is not None:
             answer = Answer(passes, verdict.source, verdict.target)
             verdict = replace(verdict, answer=answer)
-            self.attempts.append(Attempt(Completion(answer.render(), (), 0.0), verdict, sample, searched=True))
+            self.attempts.append(Attempt(Completion(answer.render(), (), 0.0), verdict, sample, made_by=made_by))
 
     def _left(self, compiles: int) -> int:
         limit = self._budget.compiles
