@@ -82,7 +82,7 @@ def _attempt_document(attempt: Attempt) -> Document:
     known = isinstance(answer, Answer)
     return {
         "passes": list(answer.passes.words) if known else [],
-        "predicted": {"source": answer.source, "target": answer.target} if known else None,
+        "predicted": {"source": answer.source, "target": answer.target} if known and not attempt.made_by else None,
         "actual": {"source": verdict.source, "target": verdict.target},
         "valid": verdict.valid,
         "verdict": verdict.text,
