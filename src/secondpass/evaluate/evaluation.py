@@ -453,10 +453,11 @@ _HEADINGS = (
 
 
 def _cells(row: Score) -> list[str]:
+    answers = f"{row.answers:,.1f}" if row.answers else ""
+    finished = "" if row.finished is None else f"{row.finished:.1%}"
     return [
-        row.name, f"{row.answers:,.1f}" if row.answers else "", f"{row.compiles:,.1f}", f"{row.improved:.1%}",
-        f"{row.gain:.2%}", f"{row.mean_gain:.2%}", f"{row.of_autotuner:.1%}", "" if row.finished is None else f"{row.finished:.1%}",
-        f"{row.gain_alone:.2%}", f"{row.of_autotuner_alone:.1%}",
+        row.name, answers, f"{row.compiles:,.1f}", f"{row.improved:.1%}", f"{row.gain:.2%}", f"{row.mean_gain:.2%}",
+        f"{row.of_autotuner:.1%}", finished, f"{row.gain_alone:.2%}", f"{row.of_autotuner_alone:.1%}",
     ]  # fmt: skip
 
 
