@@ -51,7 +51,7 @@ def write(
     )
     table = pa.table([pa.array(values, kind) for kind, values in columns.values()], schema=schema)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")  # two processes may write the same file
     settings = {"compression": "zstd", "compression_level": 9, "write_page_checksum": True}
     try:
         pa.parquet.write_table(table, temporary, row_group_size=row_group, **settings)

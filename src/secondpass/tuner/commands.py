@@ -61,6 +61,8 @@ def tune_corpus(request: Request, progress: Progress | None = None) -> Tuned:
     """
     if request.budget < 1 or request.patience < 0 or request.workers < 0:
         raise InputError("--budget must be positive, --patience and --workers not negative")
+    if request.functions is not None and request.functions < 1:
+        raise InputError(f"--functions {request.functions}: give a positive number, or leave it out for all")
     if request.ray is not None and request.workers:
         raise InputError("--workers counts processes of this machine; a Ray cluster uses all the CPUs it has")
     corpus = Corpus(request.corpus)

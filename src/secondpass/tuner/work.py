@@ -178,10 +178,10 @@ def culprit(last_words: str) -> Words | None:
 
 def _result(
     explorer: Explorer, search: Search, budget: Budget, trace: list[tuple[int, float, int]], started: float
-) -> Searched:
+) -> Outcome:
     oz = explorer.confirm(OZ)
     if oz is None or search.best is None:
-        return Searched(Status.BROKEN, "-Oz fails on it")
+        return Outcome(Status.BROKEN, "-Oz fails on it")
     others, best = budget.others, search.lists[search.best]
     best = search.minimise(best) if budget.minimise else explorer.useful(best) or best
     lists = [best]
