@@ -232,7 +232,7 @@ def main() -> None:
             results[result["method"], result["key"]] = result
     with (
         Sandbox(1, timeout=300, reproducible=True) as ours,
-        Sandbox(1) as sandbox,
+        Sandbox(1, timeout=300) as sandbox,
         traces.open("a") as sink,
     ):
         for key in oz:

@@ -134,11 +134,8 @@ def gains(found: Sequence[Continued]) -> tuple[NDArray[np.float64], NDArray[np.f
     for it in found:
         reached = np.minimum(it.reached, it.oz)
         following = np.minimum(np.array(it.following), reached[:, None])
-        for row, first in enumerate((None, 3, len(reached))):
-            if first is None:
-                left, then = reached.mean(), following.mean(axis=0)
-            else:
-                left, then = reached[:first].min(), following[:first].min(axis=0)
+        together = ((reached[:first].min(), following[:first].min(axis=0)) for first in (3, None))
+        for row, (left, then) in enumerate([(reached.mean(), following.mean(axis=0)), *together]):
             before[row] += (1 - left / it.oz) / len(found)
             after[row] += (1 - then / it.oz) / len(found)
     return before, after

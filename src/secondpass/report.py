@@ -440,13 +440,10 @@ def print_evaluation(found: Evaluation, console: Console) -> None:
         for heading in headings:
             table.add_column(heading, justify="right")
         for it in found.scores:
-            spent = f"{it.answers:,.1f}" if it.answers else "", f"{it.compiles:,.1f}"
-            shares = f"{it.gain:.2%}", f"{it.mean_gain:.2%}", f"{it.of_autotuner:.1%}"
-            finished = "" if it.finished is None else f"{it.finished:.1%}"
-            alone = f"{it.gain_alone:.2%}", f"{it.of_autotuner_alone:.1%}"
-            table.add_row(escape(it.name), *spent, f"{it.improved:.1%}", *shares, finished, *alone)
+            table.add_row(escape(it.name), *it.cells())
         console.print(table)
-    for name, quality in found.qualities.items():
+    for model, quality in found.qualities.items():
+        name = escape(model)
         console.print(
             f"{name}: {quality.too_long:,} functions are too long. First answers to the others: {quality.valid:.1%} "
             f"valid, source count right {quality.source_right:.1%}, target count right {quality.target_right:.1%}, "

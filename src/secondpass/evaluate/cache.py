@@ -117,6 +117,5 @@ def _read(path: Path) -> Iterator[Trials]:
             row: dict[str, Any] = json.loads(line)
         except ValueError:  # the same line
             continue
-        tried = tuple(Tried(tuple(words.split()), *rest) for words, *rest in row["tried"])
-        row["tried"] = tried
+        row["tried"] = tuple(Tried(tuple(words.split()), *rest) for words, *rest in row["tried"])
         yield Trials(**row)

@@ -74,9 +74,9 @@ class Trials:
         key: of the case.
         tried: list by list; empty where the method could not take the function.
         seconds: wall time.
-        answers, compiles: what it took, where that is not seen from the lists: a search keeps its best ones alone.
         prompt_tokens: of the function, for a model.
         abridged: whether a model read only a part of it, since it is too long.
+        answers, compiles: what it took, where that is not seen from the lists: a search keeps its best ones alone.
     """
 
     key: str

@@ -36,7 +36,9 @@ from secondpass.evaluate.tables import (
     Choice,
     Quality,
     Score,
+    answers,
     autotuner,
+    distinct_lists,
     everything,
     first_answers,
     last_answer,
@@ -169,8 +171,7 @@ class _Run:
         self._workers = request.workers or len(os.sched_getaffinity(0))
         self._marks = [mark for mark in _MARKS if mark <= request.answers]
         self._page = Page(f"secondpass on {len(self.cases):,} functions of the split '{request.split}'")
-        self._numbers: dict[str, Mapping[str, Trials]] = {}
-        self._methods: list[tuple[Mapping[str, Trials], Method]] = []
+        self._measured: dict[str, tuple[Method, Mapping[str, Trials]]] = {}
         self.scores: list[Score] = []
         self.qualities: dict[str, Quality] = {}
         self.results: dict[str, Any] = {
@@ -190,8 +191,7 @@ class _Run:
 
     def _tried(self, name: str, method: Method) -> Mapping[str, Trials]:
         found = self._cache.tried(method, self.cases, self._progress)
-        self._numbers[name] = found
-        self._methods.append((found, method))
+        self._measured[name] = method, found
         return found
 
     def _asked(self, model: str, strategy: Strategy, name: str, budget: Budget | None = None) -> Mapping[str, Trials]:
@@ -209,8 +209,8 @@ class _Run:
             choice: which of its lists.
             chosen: what to call them.
         """
-        method = next(it for found, it in self._methods if found is tried)
-        last = Finished(method.name, tried, method.facts, choice, chosen)
+        method = next(it for it, found in self._measured.values() if found is tried)
+        last = Finished(method, tried, choice, chosen)
         return score(name, self.cases, tried, choice, finished=self._tried(last.name, last))
 
     def _greedy(self, model: str) -> Mapping[str, Trials]:
@@ -279,7 +279,7 @@ class _Run:
             "-Oz is a candidate always, but in the last two columns. Finished: each list with the tail that ships "
             "behind it, and stopped where the count is least.",
         )
-        self._page.table(_HEADINGS, map(_cells, rows))
+        self._page.table(_HEADINGS, ([row.name, *row.cells()] for row in rows))
         self._page.text("How well the first answers say what they do, of the functions that a model could take:")
         self._page.table(
             ["", *next(iter(qualities.values()))], ([name, *map(_cell, it.values())] for name, it in qualities.items())
@@ -421,9 +421,12 @@ class _Run:
     def _add_costs(self) -> None:
         """Time, answers and compiles a function, of everything that was measured."""
         rows: list[list[str]] = []
-        for name, found in self._numbers.items():
+        for name, (_, found) in self._measured.items():
             trials = [found[case.key] for case in self.cases]
-            counts = [_answers(it) for it in trials], [_compiles(it) for it in trials]
+            counts = (
+                [answers(it.tried) if it.answers is None else it.answers for it in trials],
+                [distinct_lists(it.tried) if it.compiles is None else it.compiles for it in trials],
+            )
             seconds = sum(it.seconds for it in trials) / len(trials)
             improved = sum(_improves(case, found[case.key]) for case in self.cases) / len(self.cases)
             means = [f"{sum(it) / len(it):,.1f}" for it in counts]
@@ -434,7 +437,7 @@ class _Run:
     def _write_numbers(self, path: Path) -> None:
         """A row a method and function."""
         pa = parquet.arrow()
-        rows = [(name, case, found[case.key]) for name, found in self._numbers.items() for case in self.cases]
+        rows = [(name, case, found[case.key]) for name, (_, found) in self._measured.items() for case in self.cases]
         columns = {
             "method": (pa.string(), [name for name, _, _ in rows]),
             "function": (pa.string(), [case.key for _, case, _ in rows]),
@@ -452,15 +455,6 @@ _HEADINGS = (
 )  # fmt: skip
 
 
-def _cells(row: Score) -> list[str]:
-    answers = f"{row.answers:,.1f}" if row.answers else ""
-    finished = "" if row.finished is None else f"{row.finished:.1%}"
-    return [
-        row.name, answers, f"{row.compiles:,.1f}", f"{row.improved:.1%}", f"{row.gain:.2%}", f"{row.mean_gain:.2%}",
-        f"{row.of_autotuner:.1%}", finished, f"{row.gain_alone:.2%}", f"{row.of_autotuner_alone:.1%}",
-    ]  # fmt: skip
-
-
 def _cell(value: Any) -> str:
     return "" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
 
@@ -468,14 +462,6 @@ def _cell(value: Any) -> str:
 def _shares(curve: Curve, marks: Sequence[int]) -> list[str]:
     known = dict(zip(curve.effort, curve.share))
     return [f"{known[mark]:.1%}" if mark in known else "" for mark in marks]
-
-
-def _answers(trials: Trials) -> int:
-    return sum(it.tokens > 0 for it in trials.tried) if trials.answers is None else trials.answers
-
-
-def _compiles(trials: Trials) -> int:
-    return len({it.passes for it in trials.tried}) if trials.compiles is None else trials.compiles
 
 
 def _improves(case: Case, trials: Trials) -> bool:

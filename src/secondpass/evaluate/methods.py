@@ -171,28 +171,26 @@ class Finished:
     """Lists that another method tried, finished: of each function one list, the best.
 
     Args:
-        of: the other's name.
+        of: the other.
         tried: its trials, by key.
-        based_on: its facts.
         choice: which of the trials count.
         chosen: what to call that choice.
     """
 
-    of: str
+    of: Method
     tried: Mapping[str, Trials] = field(repr=False)
-    based_on: Mapping[str, Any] = field(repr=False)
     choice: Callable[[Trials], Sequence[Tried]]
     chosen: str
 
     @property
     def name(self) -> str:
         """See `Method`."""
-        return f"{self.of}, {self.chosen}, finished"
+        return f"{self.of.name}, {self.chosen}, finished"
 
     @property
     def facts(self) -> Mapping[str, Any]:
         """See `Method`."""
-        return {"of": self.based_on, "chosen": self.chosen, "tail": tail(Objective.INSTRUCTIONS)}
+        return {"of": self.of.facts, "chosen": self.chosen, "tail": tail(Objective.INSTRUCTIONS)}
 
     def trials(self, cases: Sequence[Case]) -> Iterator[Trials]:
         """See `Method`."""
@@ -206,7 +204,7 @@ class Finished:
         unit = Finish(Objective.INSTRUCTIONS, tail(Objective.INSTRUCTIONS))
         with Sandbox(reproducible=True) as sandbox:
             for key, outcome in finished(waiting, modules.__getitem__, unit, sandbox):
-                found = outcome.found[:1] if isinstance(outcome, Searched) else ()
+                found = outcome.found if isinstance(outcome, Searched) else ()
                 yield Trials(key, tuple(Tried(it.passes, it.value) for it in found), outcome.seconds)
 
 

@@ -39,6 +39,15 @@ class Score:
     mean_gain_alone: float
     of_autotuner_alone: float
 
+    def cells(self) -> list[str]:
+        """Its numbers for people, in the order of a table's columns."""
+        answers = f"{self.answers:,.1f}" if self.answers else ""
+        finished = "" if self.finished is None else f"{self.finished:.1%}"
+        return [
+            answers, f"{self.compiles:,.1f}", f"{self.improved:.1%}", f"{self.gain:.2%}", f"{self.mean_gain:.2%}",
+            f"{self.of_autotuner:.1%}", finished, f"{self.gain_alone:.2%}", f"{self.of_autotuner_alone:.1%}",
+        ]  # fmt: skip
+
 
 Choice = Callable[[Trials], Sequence[Tried]]
 """Which of the trials count."""
@@ -57,6 +66,16 @@ def everything(trials: Trials) -> Sequence[Tried]:
 def last_answer(trials: Trials) -> Sequence[Tried]:
     """The last list alone: what a model says in the end."""
     return trials.tried[-1:]
+
+
+def answers(tried: Iterable[Tried]) -> int:
+    """How many of some lists are answers of a model."""
+    return sum(it.tokens > 0 for it in tried)
+
+
+def distinct_lists(tried: Iterable[Tried]) -> int:
+    """How many different lists there are among some."""
+    return len({it.passes for it in tried})
 
 
 def score(
@@ -86,8 +105,8 @@ def score(
     gain_alone, mean_gain_alone, of_autotuner_alone = _gains(cases, alone)
     return Score(
         name,
-        sum(sum(it.tokens > 0 for it in tried) for tried in paid) / len(cases),
-        sum(len({it.passes for it in tried}) for tried in paid) / len(cases),
+        sum(map(answers, paid)) / len(cases),
+        sum(map(distinct_lists, paid)) / len(cases),
         sum(count < case.oz for case, count in zip(cases, alone)) / len(cases),
         gain,
         mean_gain,

@@ -164,6 +164,7 @@ def _work(connection: socket.socket, seconds: float, reproducible: bool) -> None
     """Answer batches: a pickled `(Job or None, lists)`, None meaning the module of the batch before."""
     module: Module | LLVMError | None = None
     job = Job(b"", ())
+    each: Work | None = None
     while (header := receive(connection, HEADER.size)) is not None:
         message = receive(connection, HEADER.unpack(header)[0])
         if message is None:
@@ -174,12 +175,11 @@ def _work(connection: socket.socket, seconds: float, reproducible: bool) -> None
             if isinstance(module, Module):
                 module.close()
             job = new_job
-            module = None if job.each or reproducible else _guarded(seconds, _parse, job)
+            each = job.each or (partial(_alone, job) if reproducible else None)
+            module = None if each else _guarded(seconds, _parse, job)
         for pipeline in lists:
-            if job.each is not None:
-                _apart(connection, seconds, job.each, job.module, pipeline)
-            elif reproducible:
-                _apart(connection, seconds, partial(_alone, job), job.module, pipeline)
+            if each is not None:
+                _apart(connection, seconds, each, job.module, pipeline)
             else:
                 _send(connection, _guarded(seconds, _outcome, module, pipeline, job, started))
             started = time.perf_counter()

@@ -30,7 +30,7 @@ from secondpass.prompt import Answer, Form, Malformed, Objective, OptimizePrompt
 from secondpass.tuner import search
 from secondpass.tuner.coreset import shipped
 from secondpass.tuner.finish import Finish, finished, tail
-from secondpass.tuner.work import Item, Searched, SearchUnit, Settings, after_death
+from secondpass.tuner.work import Item, Searched, SearchUnit, Settings, outcomes
 
 MOST_ANSWERS = 1_000
 HOTTEST = 10.0
@@ -307,17 +307,13 @@ class Session:
         objective = self.function.objective
         spending = search.Budget(compiles, minimise=False, seconds=self._seconds_left())
         settings = Settings(objective, shipped(objective), spending, seed)
-        item: Item | None = Item(ir.digest(self.function.ir), lists=tuple(first))
-        found = None
-        while item is not None and found is None:
-            job = Job(self.function.bitcode, (item.to_text(),), each=SearchUnit(settings))
-            (outcome,) = self._sandbox.compile(job)
-            if isinstance(outcome, Searched):
-                found = outcome
-            item = after_death(item, outcome)
-        self._searched += compiles if found is None else found.compiles
-        for sample, it in enumerate(found.found if found is not None else ()):
-            self._keep(PassList.of(*it.passes), sample, "search")
+        key = ir.digest(self.function.ir)
+        items = {key: Item(key, lists=tuple(first))}
+        for _, outcome in outcomes(items, self._module, SearchUnit(settings), self._sandbox.run):
+            searched = isinstance(outcome, Searched)
+            self._searched += outcome.compiles if searched else compiles
+            for sample, it in enumerate(outcome.found if searched else ()):
+                self._keep(PassList.of(*it.passes), sample, "search")
 
     def finish(self) -> None:
         """Finish the lists tried so far (`tuner.finish`), and keep the best as an attempt where it is a new one.
@@ -326,15 +322,19 @@ class Session:
             Spent: the budget allows no other list.
         """
         self.affordable(1)
-        tried = {it.verdict.answer.passes: it.sample for it in self.attempts if isinstance(it.verdict.answer, Answer)}
+        answers = (it.verdict.answer for it in self.attempts)
+        tried = dict.fromkeys(it.passes for it in answers if isinstance(it, Answer))
         if not tried:
             return
         unit = Finish(self.function.objective, tail(self.function.objective))
         lists = {self.function.name: [it.words for it in tried]}
-        for _, outcome in finished(lists, lambda _: self.function.bitcode, unit, self._sandbox):
+        for _, outcome in finished(lists, self._module, unit, self._sandbox):
             if isinstance(outcome, Searched) and (best := PassList.of(*outcome.found[0].passes)) not in tried:
                 self._searched += 1
                 self._keep(best, len(tried), "finish")
+
+    def _module(self, _key: str) -> bytes:
+        return self.function.bitcode
 
     def _keep(self, passes: PassList, sample: int, made_by: str) -> None:
         (verdict,) = self._verdicts([Answer(passes, 0, 0)])

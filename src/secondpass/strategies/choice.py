@@ -52,40 +52,28 @@ def choose(
     if name in _ONE_ANSWER and answers != 1:
         raise InputError(f"the strategy '{name}' asks for no more than one answer, not {answers}: take another one")
     warm = usual_temperature if temperature is None else temperature
-    found = _named(name, answers, temperature, warm, seed, form, top_k, top_p)
-    return found if isinstance(found, Search) else Finished(found)
-
-
-def _named(
-    name: str,
-    answers: int,
-    temperature: float | None,
-    warm: float,
-    seed: int,
-    form: Form,
-    top_k: int | None,
-    top_p: float | None,
-) -> Strategy:
+    found: Strategy
     match name:
         case "single":
-            return Single()
+            found = Single()
         case "feedback":
-            return Feedback(form)
+            found = Feedback(form)
         case "sample":
-            return Sample(answers, warm, seed, top_k=top_k, top_p=top_p)
+            found = Sample(answers, warm, seed, top_k=top_k, top_p=top_p)
         case "sample-then-feedback":
-            return Sample(answers, warm, seed, Then.GREEDY, form, top_k, top_p)
+            found = Sample(answers, warm, seed, Then.GREEDY, form, top_k, top_p)
         case "feedback-then-sample":
-            return Sample(answers, warm, seed, Then.SAMPLED, form, top_k, top_p)
+            found = Sample(answers, warm, seed, Then.SAMPLED, form, top_k, top_p)
         case "iterate":
-            return Iterate(answers, temperature or 0.0, seed, form, top_k=top_k, top_p=top_p)
+            found = Iterate(answers, temperature or 0.0, seed, form, top_k=top_k, top_p=top_p)
         case "priority":
-            return Priority(answers)
+            found = Priority(answers)
         case "beam":
-            return Beam(answers)
+            found = Beam(answers)
         case "portfolio":
-            return Portfolio(answers)
+            found = Portfolio(answers)
         case "search":
-            return Search(answers, min(answers, _SEARCH_ANSWERS), seed)
+            found = Search(answers, min(answers, _SEARCH_ANSWERS), seed)
         case _:
             raise InputError(f"no strategy is called '{name}'; there are {', '.join(NAMES)}")
+    return found if isinstance(found, Search) else Finished(found)

@@ -18,14 +18,14 @@ from importlib import resources
 from itertools import islice
 
 from secondpass.errors import LLVMError
-from secondpass.llvm.jobs import Job, Outcome, Status
+from secondpass.llvm.jobs import Outcome, Status
 from secondpass.llvm.library import load
 from secondpass.llvm.passes import Words
 from secondpass.llvm.sandbox import Sandbox
 from secondpass.prompt import Objective
 from secondpass.tuner.explorer import Explorer
 from secondpass.tuner.search import Found, Search
-from secondpass.tuner.work import Item, Searched, after_death, forget_stderr
+from secondpass.tuner.work import Item, Searched, forget_stderr, outcomes
 
 _CONFIRMED = 2
 """Best states whose lists are compiled in one piece."""
@@ -88,17 +88,8 @@ def finished(
         unit: what to do with it.
         sandbox: where.
 
-    Yields:
+    Returns:
         Keys as they are done, each with a `Searched` of one list, or why there is none.
     """
-    waiting = {key: Item(key, lists=tuple(it)) for key, it in lists.items()}
-    while waiting:
-        again: dict[str, Item] = {}
-        jobs = (Job(source(key), (item.to_text(),), key, each=unit) for key, item in waiting.items())
-        for job, (outcome,) in sandbox.run(jobs):
-            retry = None if isinstance(outcome, Searched) else after_death(waiting[job.name], outcome)
-            if retry is None:
-                yield job.name, outcome
-            else:
-                again[job.name] = retry
-        waiting = again
+    items = {key: Item(key, lists=tuple(it)) for key, it in lists.items()}
+    return outcomes(items, source, unit, sandbox.run)

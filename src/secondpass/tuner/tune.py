@@ -20,7 +20,7 @@ from secondpass.progress import Progress
 from secondpass.tuner.coreset import shipped
 from secondpass.tuner.knowledge import Knowledge
 from secondpass.tuner.labels import Label, LabelStore
-from secondpass.tuner.work import BroadcastUnit, Item, Searched, SearchUnit, Settings, after_death
+from secondpass.tuner.work import BroadcastUnit, Item, Searched, SearchUnit, Settings, outcomes
 
 _FIRST_ROUND, _LARGEST_ROUND = 256, 8_192
 _BROADCAST_LISTS = 40
@@ -185,23 +185,15 @@ class _Run:
         done: int,
     ) -> None:
         total, flushed = done + len(items), time.monotonic()
-        while items:
-            again: dict[str, Item] = {}
-            order = self._corpus.in_order_of_shards(items)
-            jobs = (Job(self._corpus.bitcode(key), (items[key].to_text(),), key, each=unit) for key in order)
-            for job, (outcome,) in self._runner.run(jobs):
-                key = job.name
-                if isinstance(outcome, Searched):
-                    enter(key, outcome)
-                elif (retry := after_death(items[key], outcome)) is not None:
-                    again[key] = retry
-                    continue
-                else:
-                    self.failed[key] = f"{outcome.status}: {outcome.message}"
-                done += 1
-                self._progress(what, done, total)
-                if time.monotonic() - flushed > _FLUSH_SECONDS:
-                    self._store.flush()
-                    flushed = time.monotonic()
-            items = again
+        ordered = {key: items[key] for key in self._corpus.in_order_of_shards(items)}
+        for key, outcome in outcomes(ordered, self._corpus.bitcode, unit, self._runner.run):
+            if isinstance(outcome, Searched):
+                enter(key, outcome)
+            else:
+                self.failed[key] = f"{outcome.status}: {outcome.message}"
+            done += 1
+            self._progress(what, done, total)
+            if time.monotonic() - flushed > _FLUSH_SECONDS:
+                self._store.flush()
+                flushed = time.monotonic()
         self._store.flush()

@@ -11,10 +11,11 @@ import os
 import random
 import re
 import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from secondpass.errors import LLVMError
-from secondpass.llvm.jobs import Outcome, Status
+from secondpass.llvm.jobs import Job, Outcome, Status, Work
 from secondpass.llvm.library import load
 from secondpass.llvm.passes import Words
 from secondpass.prompt import Objective
@@ -168,6 +169,35 @@ def after_death(item: Item, outcome: Outcome) -> Item | None:
     times = 2 if outcome.status is Status.MEMORY else 1
     again = replace(item, deaths=(*item.deaths, *[words] * times))
     return None if OZ in again.banned else again
+
+
+def outcomes(
+    items: Mapping[str, Item],
+    source: Callable[[str], bytes],
+    unit: Work,
+    run: Callable[[Iterable[Job]], Iterator[tuple[Job, list[Outcome]]]],
+) -> Iterator[tuple[str, Outcome]]:
+    """Do a unit of work on many functions, on each again as long as a worker's death taught something (`after_death`).
+
+    Args:
+        items: what to do, by the functions' keys.
+        source: a function's module.
+        unit: what does it.
+        run: of a sandbox, or of a cluster.
+
+    Yields:
+        Keys as they are done, each with a `Searched`, or why there is none.
+    """
+    while items:
+        again: dict[str, Item] = {}
+        jobs = (Job(source(key), (item.to_text(),), key, each=unit) for key, item in items.items())
+        for job, (outcome,) in run(jobs):
+            retry = None if isinstance(outcome, Searched) else after_death(items[job.name], outcome)
+            if retry is None:
+                yield job.name, outcome
+            else:
+                again[job.name] = retry
+        items = again
 
 
 def culprit(last_words: str) -> Words | None:
