@@ -293,6 +293,14 @@ def test_a_database_is_compiled_as_its_commands_say(project):
     assert {len(it.text.splitlines()) > 6 for it in found.values()} == {True}  # no pass has touched them
 
 
+def test_response_files_count_from_the_commands_folder(project):
+    (project.folder / "flags").write_text("-O3 -I include '-DSCALE=5 + 2'\n")
+    command = {"directory": "..", "file": "one.c", "command": "cc @flags -c one.c"}
+    assert corpus("compdb", project.write(command), "--out", project.out, "--project", "p") == 0
+    (key,) = (opened := Corpus(project.out)).entries
+    assert "add nsw i32 %10, 2" in opened.record(key).text
+
+
 def test_a_source_that_vanished_is_a_line(project, capsys):
     absent = {"directory": "/absent/folder", "file": "lost.c", "command": "cc -c lost.c"}
     assert corpus("compdb", project.write(GONE, ONE, absent), "--out", project.out) == 0
@@ -349,6 +357,7 @@ def test_a_database_that_is_absent_is_refused(tmp_path, capsys):
         ("-Iinclude -I include -isystem /sys -iquote q -idirafter d", "same"),
         ("-DA -D B=2 -UC -U D -include x.h -imacros y.h -Wp,-D_FORTIFY_SOURCE=2", "same"),
         ("-std=gnu99 -x c++ -fPIC -fno-strict-aliasing -funsigned-char -pthread -march=x86-64-v2", "same"),
+        ("-B tools -imultiarch x86_64-linux-gnu -iframework frameworks -iwithsysroot inc", "same"),
         ("--sysroot /root -isysroot /root -target x86_64-linux-gnu -Xclang -fno-pch-timestamp", "same"),
         ("-g -Ia -O2 b.c -DN=1 -o b.o -W -fPIC", "-Ia -DN=1 -fPIC"),
     ],
@@ -556,6 +565,15 @@ def test_again_makes_a_project_anew(copied, sources):
     found = hashes(copied)
     assert corpus("files", sources, "--project", "mixed", "--again", "--out", copied) == 0
     assert all(now > before for now, before in zip(stamps(copied), (units, shard)))
+    assert hashes(copied) == found
+
+
+def test_a_shard_whose_units_are_gone_does_not_count(copied, sources):
+    """What a run leaves that `--again` began and that was killed."""
+    found = hashes(copied)
+    (copied / "units" / "mixed" / "units.json").unlink()
+    write_shard(shard_path(copied, "mixed"), [record(1, "mixed", 1)])
+    assert corpus("files", sources, "--project", "mixed", "--out", copied) == 0
     assert hashes(copied) == found
 
 

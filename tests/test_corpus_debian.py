@@ -278,6 +278,39 @@ def test_a_recipe_fixes_splits_and_versions(archive, tmp_path):
     assert any(call.endswith("source --only-source alpha=1.0-1") for call in archive.calls)
 
 
+def test_another_version_than_the_one_that_is_there_is_a_line_until_again(archive, tmp_path):
+    archive.add("alpha")
+    build(tmp_path, "alpha")
+    recipe = tmp_path / "recipe.txt"
+    recipe.write_text("alpha 0.9-1\n")
+    (report,) = commands.debian(tmp_path / "out", [], recipe).reports
+    assert report.failure.startswith("alpha=0.9-1: the corpus has a project alpha already, of version 1.0-1: --again")
+    assert len(Corpus(tmp_path / "out")) == 1
+    (report,) = commands.debian(tmp_path / "out", [], recipe, again=True).reports
+    assert not report.failure
+    assert archive.calls[-1].endswith("source --only-source alpha=0.9-1")
+
+
+def test_files_and_a_package_of_one_name_are_kept_apart(archive, tmp_path, capsys):
+    package = archive.add("alpha")
+    out = tmp_path / "out"
+    assert main(["corpus", "files", str(package / "alpha.c"), "--project", "alpha", "--out", str(out)]) == 0
+    assert f"made from {package / 'alpha.c'}" in build(tmp_path, "alpha")["alpha"].failure
+    archive.add("beta")
+    build(tmp_path, "beta")
+    capsys.readouterr()
+    assert main(["corpus", "files", str(package / "alpha.c"), "--project", "beta", "--out", str(out)]) != 0
+    assert "has a project beta already, made from a Debian package" in capsys.readouterr().err
+
+
+def test_builds_do_not_see_the_environment_of_secondpass(archive, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{os.environ['PATH']}")
+    archive.add("alpha", f'echo "$PATH" > {tmp_path}/path')
+    build(tmp_path, "alpha")
+    assert str(Path(sys.executable).parent) not in (tmp_path / "path").read_text()
+    assert "/usr/bin" in (tmp_path / "path").read_text()
+
+
 def test_an_unknown_package_is_a_line_and_the_others_are_built(archive, tmp_path, capsys):
     archive.add("alpha")
     assert main(["corpus", "debian", "nosuch", "alpha", "--out", str(tmp_path / "out")]) == 0

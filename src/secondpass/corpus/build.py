@@ -168,9 +168,11 @@ def _next(ended: SimpleQueue[ProjectReport | BaseException]) -> ProjectReport:
 def _one(out: Path, source: Source, again: bool, processes: Processes, earlier: Mapping[str, Any]) -> ProjectReport:
     started = time.monotonic()
     try:
+        shard = shard_path(out, source.name)
+        if not (out / "units" / source.name / "units.json").exists():
+            shard.unlink(missing_ok=True)  # of units that are no more
         with full_disk_is_clear(out):
             project = source.make()
-            shard = shard_path(out, source.name)
             if again or not shard.exists():
                 count, problems = _extract_apart(out, source.name, processes)
                 problems = [f"{unit.file}: {unit.error}" for unit in project.units if unit.error] + problems

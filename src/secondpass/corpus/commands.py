@@ -18,7 +18,7 @@ from secondpass.corpus.build import ProjectReport, Source, collect
 from secondpass.corpus.debian import Builder, Package, check_machine, check_names, read_recipe
 from secondpass.corpus.disk import check_disk, full_disk_is_clear
 from secondpass.corpus.processes import Processes
-from secondpass.corpus.store import fix_splits, shard_path
+from secondpass.corpus.store import fix_splits
 from secondpass.corpus.units import Project
 from secondpass.errors import CorpusError, InputError
 from secondpass.progress import Progress
@@ -145,9 +145,9 @@ def _enter(
 
 
 def _same(project: Project, origin: str) -> Project:
-    if project.origin not in ("", origin):
+    if project.origin != origin:
         raise InputError(
-            f"the corpus has a project {project.name} already, made from {project.origin}: "
+            f"the corpus has a project {project.name} already, made from {project.origin or 'a Debian package'}: "
             "--again puts this in its place, another --project or --out keeps both"
         )
     return project
@@ -179,5 +179,4 @@ def _done(out: Path, name: str) -> bool:
 
 def _forget(out: Path, name: str) -> None:
     (out / "units" / name / "units.json").unlink(missing_ok=True)  # first: without it nothing else counts
-    shard_path(out, name).unlink(missing_ok=True)
     shutil.rmtree(out / "units" / name, ignore_errors=True)

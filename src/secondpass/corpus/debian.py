@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -157,13 +158,14 @@ class Builder:
         """Fetch, build and compile to bitcode. A package that is done already is only read.
 
         Raises:
-            PackageError: it cannot be fetched or built; the message names the log.
+            PackageError: it cannot be fetched or built; the message names the log. Or what is done is another version,
+                or no Debian package.
             InputError: the disk is full.
             Stopped: the run was given up.
         """
         target = self._out / "units" / package.name
         if (target / "units.json").exists():
-            return Project.load(target)
+            return _same(Project.load(target), package)
         check_disk(self._out)
         work = self._out / "sources" / package.name
         log = self._out / "logs" / f"{package.name}.log"
@@ -239,6 +241,7 @@ class Builder:
             "DEB_CXXFLAGS_STRIP": "-g",
             "FORCE_UNSAFE_CONFIGURE": "1",  # GNU programs refuse to be configured by root
             "LC_ALL": "C.UTF-8",
+            "PATH": _system_path(),
         }
         mark = str(self._out / "sources" / name)
         with log.open("ab") as sink:
@@ -258,6 +261,16 @@ class Builder:
             raise PackageError(f"{name}: {command[0]} ended with {finished.code}: {_complaint(said)}; see {log}")
 
 
+def _same(project: Project, package: Package) -> Project:
+    if project.origin or package.version not in (None, project.version):
+        there = f"made from {project.origin}" if project.origin else f"of version {project.version}"
+        raise PackageError(
+            f"{package.specification}: the corpus has a project {project.name} already, {there}: "
+            "--again puts this in its place, another --out keeps both"
+        )
+    return project
+
+
 def _make_wrappers(folder: Path) -> None:
     """Give Bear a folder of compilers that tell it when they run.
 
@@ -273,6 +286,14 @@ def _make_wrappers(folder: Path) -> None:
     for compiler in ("cc", "c++", *plain, *(f"x86_64-linux-gnu-{it}" for it in plain)):
         (folder / compiler).unlink(missing_ok=True)
         (folder / compiler).symlink_to(wrapper)
+
+
+def _system_path() -> str:
+    """The search path without the virtual environment of secondpass: its CMake is too new for many packages."""
+    path = os.environ["PATH"]
+    if sys.prefix == sys.base_prefix:
+        return path
+    return os.pathsep.join(it for it in path.split(os.pathsep) if Path(it) != Path(sys.prefix, "bin"))
 
 
 def _said_by(*command: str) -> str:

@@ -19,6 +19,7 @@ from secondpass.corpus.units import Command, Project, Unit, compile_units, named
 from secondpass.errors import InputError
 from secondpass.llvm.jobs import Job
 from secondpass.llvm.sandbox import Sandbox
+from secondpass.response_files import expanded
 
 _IR_SUFFIXES = (".ll", ".bc")
 _SOURCE_SUFFIXES = (".c", ".cc", ".cpp", ".cxx", ".c++", ".C")
@@ -34,7 +35,7 @@ def read_database(path: Path) -> list[Command]:
     Relative directories count from the database's own folder, as CMake and Bear mean them.
 
     Raises:
-        InputError: it cannot be read or is no compile database.
+        InputError: it cannot be read or is no compile database, or a response file of a command's cannot be read.
     """
     try:
         entries: Any = json.loads(path.read_text())
@@ -51,7 +52,8 @@ def _command(path: Path, number: int, entry: Any) -> Command:
         if not isinstance(words, list) or not words:
             raise ValueError("its arguments are not a list of words")
         directory = (path.parent / entry.get("directory", ".")).absolute()
-        return Command(directory, str(entry["file"]), tuple(map(str, cast("list[Any]", words))))
+        arguments = tuple(expanded([str(it) for it in cast("list[Any]", words)], directory))
+        return Command(directory, str(entry["file"]), arguments)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         why = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise InputError(

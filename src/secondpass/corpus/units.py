@@ -42,8 +42,9 @@ _DROPPED_WITH_VALUE = set(
     "-o -MF -MT -MQ -MJ -L -l -z -T -u -e --param -mllvm -Xlinker -Xassembler -framework -dumpbase -dumpdir".split()
 )
 _KEPT_WITH_VALUE = set(
-    "-I -D -U -F -x -include -imacros -isystem -iquote -idirafter -isysroot -iprefix -iwithprefix -cxx-isystem "
-    "--sysroot -target -arch -Xclang -Xpreprocessor".split()
+    "-I -D -U -F -B -x -include -imacros -isystem -iquote -idirafter -isysroot -iprefix -iwithprefix "
+    "-iwithprefixbefore -iwithsysroot -iframework -imultilib -imultiarch -cxx-isystem --sysroot -target -arch -Xclang "
+    "-Xpreprocessor".split()
 )
 _DROPPED = re.compile(
     r"-(c|S|E|o.*|O\w*|g[\w.+-]*|M.*|pipe|W(?!p,-[DU]).*|l.*|L.*|flto.*|ffat-lto-objects|fsanitize.*|fno-sanitize.*"

@@ -8,12 +8,11 @@ Sources: clang's and GCC's manuals.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from secondpass.errors import InputError
+from secondpass.response_files import expanded
 
 _WITH_WORD = frozenset(
     """
@@ -111,11 +110,11 @@ def read_command(words: Sequence[str], *, force: bool = False) -> Command:
     Raises:
         InputError: a response file cannot be read.
     """
-    expanded = tuple(_expanded(words))
+    words = tuple(expanded(words, Path.cwd()))
     sources, language, level, output, flto = list[Source](), "", "", "", False
     untouched = ""
-    for index, option, value in _items(expanded):
-        word = expanded[index]
+    for index, option, value in _items(words):
+        word = words[index]
         if not option:
             kind = language or _LANGUAGES.get(Path(word).suffix, "")
             if word == "-":
@@ -136,12 +135,12 @@ def read_command(words: Sequence[str], *, force: bool = False) -> Command:
         elif _ALONE.fullmatch(option):
             untouched = untouched or f"{option} is asked for"
     return Command(
-        expanded,
+        words,
         tuple(sources),
-        "-c" in expanded,
+        "-c" in words,
         output,
         level,
-        untouched or _reason(expanded, sources, level, output, flto=flto, force=force),
+        untouched or _reason(words, sources, level, output, flto=flto, force=force),
     )
 
 
@@ -189,16 +188,3 @@ def _kept(words: Sequence[str], wanted: Callable[[str], bool]) -> list[str]:
         if wanted(option):
             kept += words[index : index + (1 if value is None else 2)]
     return kept
-
-
-def _expanded(words: Sequence[str], depth: int = 0) -> Iterator[str]:
-    """The words, response files (`@file`) replaced by what they hold; one that is not there is a word, as for GCC."""
-    for word in words:
-        if word.startswith("@") and depth < 10 and Path(word[1:]).is_file():
-            try:
-                text = Path(word[1:]).read_text()
-            except (OSError, UnicodeDecodeError) as error:
-                raise InputError(f"{word}: the response file cannot be read: {error}") from error
-            yield from _expanded(shlex.split(text), depth + 1)
-        else:
-            yield word
