@@ -51,7 +51,7 @@ def example(tokens: Tokenizer, number: int, *, feedback: bool = False) -> Exampl
     )
 
 
-def write_data(out: Path, count: int = 40, *, task: str = "optimize", size: int = 600) -> Path:
+def write_data(out: Path, count: int = 40, *, task: str = "optimize", form: str = "fast", size: int = 600) -> Path:
     """A directory of training data."""
     out.mkdir(parents=True)
     tokens = tokenizer(size)
@@ -61,7 +61,7 @@ def write_data(out: Path, count: int = 40, *, task: str = "optimize", size: int 
         write_split(out, split, [example(tokens, it, feedback=task == "feedback") for it in range(functions)])
     Manifest(
         task=task,
-        form="fast" if task == "feedback" else None,
+        form=form if task == "feedback" else None,
         code=False,
         context=128,
         tokenizer=digest(out / TOKENIZER),

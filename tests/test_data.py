@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
+from dataclasses import replace
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 from compiling import SECONDPASS
+from processes import wait_for
 
 from secondpass.errors import CorpusError, InputError, ModelError
 from secondpass.feedback import Verdict
@@ -23,7 +28,14 @@ from secondpass.corpus.store import Corpus
 from secondpass.engines.onnx import OnnxEngine
 from secondpass.llvm.sandbox import Sandbox
 from secondpass.model import dataset
-from secondpass.model.commands import FeedbackRequest, OptimizeRequest, make_feedback, make_optimize
+from secondpass.model.answering import Answering
+from secondpass.model.commands import (
+    FeedbackRequest,
+    OptimizeRequest,
+    labelled_entries,
+    make_feedback,
+    make_optimize,
+)
 from secondpass.model.data import (
     Labelled,
     Target,
@@ -369,6 +381,31 @@ def test_something_else_is_never_written_over(tmp_path, labelled):
         make_optimize(OptimizeRequest(corpus=labelled.corpus, labels=(labelled.labels,), out=tmp_path))
 
 
+def test_half_written_data_are_none_and_are_written_again(directory, labelled, monkeypatch):
+    request = OptimizeRequest(corpus=labelled.corpus, labels=(labelled.labels,), out=directory, context=9_999)
+    with monkeypatch.context() as patch:
+        patch.setattr("secondpass.model.commands.write_split", Mock(side_effect=[None, KeyboardInterrupt]))
+        with pytest.raises(KeyboardInterrupt):
+            make_optimize(request)
+    with pytest.raises(ModelError, match="holds no training data"):
+        dataset.Manifest.read(directory)
+    make_optimize(request)
+    assert dataset.Manifest.read(directory).context == 9_999
+
+
+def test_one_command_at_a_time_writes_a_directory(tmp_path, labelled):
+    request = OptimizeRequest(corpus=labelled.corpus, labels=(labelled.labels,), out=tmp_path / "data")
+    with dataset.being_written(request.out), pytest.raises(InputError, match="another command is writing data there"):
+        make_optimize(request)
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path, labelled):
+    (tmp_path / "file").touch()
+    request = OptimizeRequest(corpus=labelled.corpus, labels=(labelled.labels,), out=tmp_path / "file" / "data")
+    with pytest.raises(InputError, match="file/data: cannot be written to: Not a directory"):
+        make_optimize(request)
+
+
 def test_a_split_without_labels_is_named(tmp_path, labelled):
     labels = read_labels(labelled.labels, Objective.INSTRUCTIONS)
     corpus, path = Corpus(labelled.corpus), tmp_path / "few.parquet"
@@ -440,3 +477,49 @@ def test_feedback_data_are_a_models_own_answers_and_what_to_say_then(tmp_path, l
         assert all(
             Answer.parse(found["train"].tokenizer.decode(tokens.tolist())).sure is not None for tokens in it.answers
         )
+
+
+def examples_of(directory):
+    """Every number of every example, as text."""
+    return [
+        [str(it.context), str(it.answers), str(it.shares), it.gain]
+        for split in dataset.SPLITS
+        for it in dataset.Dataset(directory, split)
+    ]
+
+
+def test_feedback_data_whose_making_was_killed_go_on_to_the_same(tmp_path, labelled):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    options = "--model", SHIPPED, "--form", "fast", "--samples", 2, "--temperature", 1, "--functions", 16
+    options = *options, "--context", 9_999, "--workers", 1
+    command = [SECONDPASS, "data", "feedback", labelled.corpus, labelled.labels, *map(str, options), "--out"]
+    subprocess.run([*command, whole], check=True, capture_output=True)
+    assert not (whole / dataset.ANSWERS).exists()
+    process = subprocess.Popen([*command, killed], stderr=subprocess.DEVNULL, start_new_session=True)
+    kept = killed / dataset.ANSWERS
+    wait_for(lambda: (kept.exists() and kept.read_bytes().count(b"\n") > 4) or process.poll() is not None)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    before = kept.read_bytes()
+    with kept.open("ab") as file:
+        file.write(b'["cut sh')
+    asked = subprocess.run([*command, killed], check=True, capture_output=True, text=True)
+    assert asked.stderr == ""
+    assert examples_of(killed) == examples_of(whole)
+    assert before.count(b"\n") > 4
+
+
+def test_answers_that_were_asked_for_otherwise_are_not_taken(tmp_path, labelled):
+    labels = read_labels(labelled.labels, Objective.INSTRUCTIONS)
+    corpus, kept = Corpus(labelled.corpus), tmp_path / "answers.jsonl"
+    entries = labelled_entries(corpus, labels, "validation")[:1]
+    functions = read_labelled(corpus, entries, labels, Objective.INSTRUCTIONS, {}, 1)
+    cold = Answering(SHIPPED, 1, 0.0, 0, Form.FAST, 1)
+    first = list(cold.on(corpus, functions, kept, lambda done, total: None))
+    lines = kept.read_text().splitlines()
+    warm = replace(cold, samples=3, temperature=1.5)
+    assert len(list(warm.on(corpus, functions, kept, lambda done, total: None))) > 1
+    assert kept.read_text().splitlines()[0] != lines[0]
+    kept.write_text("\n".join([lines[0], json.dumps([functions[0].function, []])]) + "\n")  # taken as it is
+    assert list(cold.on(corpus, functions, kept, lambda done, total: None)) == []
+    assert len(first) == 1

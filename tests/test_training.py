@@ -258,12 +258,16 @@ class TestWithTorch:
     def test_two_tasks_are_trained_together_and_validated_apart(self, data: Path, tmp_path: Path) -> None:
         from secondpass.model.run import read_facts
 
-        feedback = learning.write_data(tmp_path / "feedback", task="feedback")
+        feedback = learning.write_data(tmp_path / "feedback", task="feedback", form="long")
         trained = train(data, tmp_path / "out", "steps=2", more=(feedback,))
         assert {"optimize_answer_loss", "feedback_answer_loss", "feedback_right"} <= trained.validation.keys()
         assert all(isinstance(it, float) for it in trained.validation.values())
         assert "step" not in trained.validation
-        assert read_facts(trained.last).takes_feedback
+        facts = read_facts(trained.last)
+        assert (facts.takes_feedback, facts.feedback_form) == (True, "long")
+        short = learning.write_data(tmp_path / "short", task="feedback", form="short")
+        with pytest.raises(ModelError, match="the data teaches long and short feedback; a model takes one form"):
+            train(data, tmp_path / "out1", more=(feedback, short))
         other = learning.write_data(tmp_path / "other", size=500)
         with pytest.raises(ModelError, match=r"other and .*data have different tokenizers"):
             train(data, tmp_path / "out2", more=(other,))
@@ -362,6 +366,17 @@ class TestWithTorch:
         engine = OnnxEngine.load(tmp_path, threads=1)
         assert (engine.name, engine.context_length, engine.takes_feedback) == ("exported", 128, False)
         assert engine.start(OptimizePrompt(learning.ir(0))).answer()
+
+    def test_an_export_says_which_feedback_was_trained(self, data: Path, tmp_path: Path) -> None:
+        pytest.importorskip("onnx", reason="needs secondpass[train]")
+        from secondpass.model.export import export_checkpoint
+        from secondpass.model.manifest import Manifest
+
+        feedback = learning.write_data(tmp_path / "feedback", task="feedback", form="short")
+        trained = train(data, tmp_path / "out", "steps=2", more=(feedback,))
+        export_checkpoint(trained.last, tmp_path / "exported")
+        found = Manifest.read(tmp_path / "exported")
+        assert (found.takes_feedback, found.feedback_form) == (True, "short")
 
     def test_the_papers_model_is_counted_without_being_made(self) -> None:
         from secondpass.model.dry_run import dry_run

@@ -1,10 +1,14 @@
-"""Files that are written whole or not at all."""
+"""Files that outlive a process which is killed: written whole or not at all, or line by line."""
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -24,3 +28,35 @@ def write_whole(path: Path, data: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def read_records(path: Path) -> Iterator[Any]:
+    """The lines of a file that `appending` wrote, as JSON knows them; none where there is no file."""
+    if not path.exists():
+        return
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:  # cut short
+            continue
+
+
+@contextmanager
+def appending(path: Path) -> Generator[Callable[[Any], None]]:
+    """Open a file of JSON to add lines to; what a killed process left of its last one is ended first.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    with path.open("a+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        if size:
+            file.seek(size - 1)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+
+        def add(record: Any) -> None:
+            file.write(json.dumps(record).encode() + b"\n")
+            file.flush()
+
+        yield add

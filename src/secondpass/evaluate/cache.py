@@ -13,11 +13,12 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from secondpass.errors import InputError
 from secondpass.evaluate.cases import Case, Trials, Tried
 from secondpass.evaluate.methods import Method
+from secondpass.files import appending, read_records
 from secondpass.progress import Progress
 
 
@@ -89,33 +90,23 @@ class Kept:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.trials: dict[str, Trials] = {}
-        if path.exists():
-            self.trials = {it.key: it for it in _read(path)}
+        self.trials = {it.key: it for it in map(_trials, read_records(path))}
 
     def add(self, found: Iterable[Trials]) -> Iterator[Trials]:
         """Keep trials as they come, and pass them on."""
-        with self._path.open("a") as sink:
-            if self._path.stat().st_size and not self._path.read_bytes().endswith(b"\n"):
-                sink.write("\n")  # a killed evaluation's last line
+        with appending(self._path) as add:
             for trials in found:
-                _write(sink, trials)
+                add(_row(trials))
                 self.trials[trials.key] = trials
                 yield trials
 
 
-def _write(sink: TextIO, trials: Trials) -> None:
+def _row(trials: Trials) -> dict[str, Any]:
     row = asdict(trials)
     row["tried"] = [[" ".join(it["passes"]), *list(it.values())[1:]] for it in row["tried"]]
-    sink.write(json.dumps(row) + "\n")
-    sink.flush()
+    return row
 
 
-def _read(path: Path) -> Iterator[Trials]:
-    for line in path.read_text().splitlines():
-        try:
-            row: dict[str, Any] = json.loads(line)
-        except ValueError:  # the same line
-            continue
-        row["tried"] = tuple(Tried(tuple(words.split()), *rest) for words, *rest in row["tried"])
-        yield Trials(**row)
+def _trials(row: dict[str, Any]) -> Trials:
+    row["tried"] = tuple(Tried(tuple(words.split()), *rest) for words, *rest in row["tried"])
+    return Trials(**row)

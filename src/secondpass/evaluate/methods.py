@@ -20,10 +20,9 @@ from typing import Any, Protocol
 
 from secondpass.corpus.store import Corpus
 from secondpass.engines import load_engine
-from secondpass.errors import PromptTooLong
+from secondpass.errors import EngineStopped, PromptTooLong
 from secondpass.evaluate.cases import Case, Trials, Tried
 from secondpass.evaluate.similar import Neighbours
-from secondpass.evaluate.workers import answer_all
 from secondpass.llvm.jobs import Job
 from secondpass.llvm.library import load
 from secondpass.llvm.passes import PassList, Words
@@ -36,6 +35,7 @@ from secondpass.tuner.coreset import coreset
 from secondpass.tuner.finish import Finish, finished, tail
 from secondpass.tuner.labels import Label
 from secondpass.tuner.work import Searched
+from secondpass.workers import answer_all
 
 _LONGEST_RANDOM = 20
 """Passes of a random list at most."""
@@ -163,7 +163,13 @@ class Model:
 
     def trials(self, cases: Sequence[Case]) -> Iterator[Trials]:
         """See `Method`."""
-        return answer_all(self.name, _Asked(self.directory, self.strategy, self.budget), cases, self.workers)
+        asked = _Asked(self.directory, self.strategy, self.budget)
+        try:
+            yield from answer_all(self.name, asked, cases, self.workers, _called)
+        except EngineStopped as error:
+            raise EngineStopped(
+                f"{error}; what was measured is kept, the same command goes on", error.exit_code
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -245,6 +251,10 @@ class _Asked:
         tried, seconds = tuple(map(_tried, session.attempts)), time.perf_counter() - started
         read_in_part = session.unread is not None
         return Trials(case.key, tried, seconds, tokens, read_in_part, session.inferences, session.compiles)
+
+
+def _called(case: Case) -> str:
+    return f"function {case.key} of {case.project}"
 
 
 def _knowledge() -> str:

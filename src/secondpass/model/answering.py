@@ -6,25 +6,31 @@ does not know its own mistakes.
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from secondpass import feedback
 from secondpass.corpus.store import Corpus
 from secondpass.engines import load_engine
+from secondpass.engines.base import Completion
 from secondpass.errors import PromptTooLong
 from secondpass.feedback import Verdict
+from secondpass.files import appending, read_records
 from secondpass.llvm.sandbox import Sandbox
 from secondpass.model.data import Labelled
+from secondpass.model.dataset import digest
 from secondpass.model.tokenizer import Tokenizer
 from secondpass.prompt import Answer, Form, OptimizePrompt
+from secondpass.workers import answer_all
 
 First = tuple[str, tuple[int, ...], Verdict]
 """A function's hash, the ids of an answer to it without the end marker, and the verdict on the answer."""
+Answers = list[tuple[str, tuple[int, ...]]]
+"""To one function: texts, and ids without the end marker."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,33 +59,83 @@ class Answering:
         return load_engine(self.model).tokenizer
 
     def on(
-        self, corpus: Corpus, functions: Sequence[Labelled], progress: Callable[[int, int], None]
+        self, corpus: Corpus, functions: Sequence[Labelled], kept: Path, progress: Callable[[int, int], None]
     ) -> Iterator[First]:
-        """The answers to each function, in the functions' order; none to those that are too long for the model."""
-        start = multiprocessing.get_context("spawn")
-        waiting = ((it.function, it.ir, corpus.bitcode(it.function)) for it in functions)
-        with ProcessPoolExecutor(self.workers, start, _begin, (self,)) as pool:
-            for done, found in enumerate(pool.map(_answer, waiting, chunksize=8), 1):
-                yield from found
-                progress(done, len(functions))
+        """The answers to each function, in the functions' order; none to those that are too long for the model.
+
+        Args:
+            corpus: the functions' modules.
+            functions: to be answered.
+            kept: a file that gets the answers as they come, and has those of a call that was cut short: these are
+                not asked for again.
+            progress: called with functions done and in all.
+
+        Raises:
+            EngineStopped: a process died, or the model raised an error.
+            OSError: the file cannot be written.
+        """
+        records = list(read_records(kept))
+        if records[:1] != [self._facts]:  # there is none, or it is of another model, or was asked for otherwise
+            kept.unlink(missing_ok=True)
+            records = []
+        known: dict[str, Answers] = {
+            key: [(text, tuple(tokens)) for text, tokens in answers] for key, answers in records[1:]
+        }
+        waiting = (
+            _Question(it.function, it.ir, corpus.bitcode(it.function), known.get(it.function)) for it in functions
+        )
+        found: dict[str, list[First]] = {}
+        with appending(kept) as keep:
+            if not records:
+                keep(self._facts)
+            for key, answers, verdicts in answer_all(str(self.model), _Ready(self), waiting, self.workers, _called):
+                if key not in known:
+                    keep([key, answers])
+                found[key] = [(key, tokens, verdict) for (_, tokens), verdict in zip(answers, verdicts)]
+                progress(len(found), len(functions))
+        for it in functions:
+            yield from found[it.function]
+
+    @property
+    def _facts(self) -> dict[str, Any]:
+        """All that answers depend on besides the function, as JSON has it."""
+        files = {it.name: digest(it) for it in sorted(self.model.iterdir()) if it.is_file()}
+        code = self.form is not Form.FAST
+        return {**files, "samples": self.samples, "temperature": self.temperature, "seed": self.seed, "code": code}
 
 
-_worker: dict[str, Any] = {}
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """A function, and the answers to it where they are known: texts and ids."""
+
+    key: str
+    ir: str
+    bitcode: bytes
+    answers: Answers | None
 
 
-def _begin(answering: Answering) -> None:
-    _worker.update(answering=answering, engine=load_engine(answering.model, threads=1), sandbox=Sandbox(1))
+def _called(question: _Question) -> str:
+    return f"function {question.key}"
 
 
-def _answer(function: tuple[str, str, bytes]) -> list[First]:
-    key, ir, bitcode = function
-    it: Answering = _worker["answering"]
-    try:
-        prompt = _worker["engine"].start(OptimizePrompt(ir))
-        completions = prompt.answer(it.samples, it.temperature, it.seed, code=it.form is not Form.FAST)
-    except PromptTooLong:
-        return []
-    distinct = list({completion.text: completion for completion in completions}.values())
-    answers = [Answer.parse(completion.text) for completion in distinct]
-    verdicts = feedback.check_all(answers, bitcode, _worker["sandbox"], it.form)
-    return [(key, completion.tokens, verdict) for completion, verdict in zip(distinct, verdicts)]
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """What a process needs: called there."""
+
+    answering: Answering
+
+    def __call__(self) -> Callable[[_Question], tuple[str, Answers, list[Verdict]]]:
+        """Load the model; what answers a function."""
+        return partial(_answer, self.answering, load_engine(self.answering.model, threads=1), Sandbox(1))
+
+
+def _answer(it: Answering, engine: Any, sandbox: Sandbox, question: _Question) -> tuple[str, Answers, list[Verdict]]:
+    answers = question.answers
+    if answers is None:
+        found: list[Completion] = []
+        with suppress(PromptTooLong):
+            prompt = engine.start(OptimizePrompt(question.ir))
+            found = prompt.answer(it.samples, it.temperature, it.seed, code=it.form is not Form.FAST)
+        answers = list({each.text: (each.text, each.tokens) for each in found}.values())
+    verdicts = feedback.check_all([Answer.parse(text) for text, _ in answers], question.bitcode, sandbox, it.form)
+    return question.key, answers, verdicts

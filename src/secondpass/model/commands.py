@@ -27,7 +27,18 @@ from secondpass.model.data import (
     widened,
     with_counted,
 )
-from secondpass.model.dataset import MANIFEST, SPLITS, TOKENIZER, Example, Manifest, Split, digest, write_split
+from secondpass.model.dataset import (
+    ANSWERS,
+    SPLITS,
+    TOKENIZER,
+    Example,
+    Manifest,
+    Split,
+    begin,
+    being_written,
+    digest,
+    write_split,
+)
 from secondpass.model.tokenizer import VOCABULARY_SIZE, Tokenizer
 from secondpass.progress import Progress
 from secondpass.prompt import Form, Objective
@@ -138,80 +149,83 @@ def make_optimize(request: OptimizeRequest, progress: Progress | None = None) ->
     """Write the data of task Optimize.
 
     Raises:
-        InputError: an option makes no sense, or there is something else at `out`.
+        InputError: an option makes no sense, or `out` is in use.
         CorpusError: corpus or labels cannot be read, or were made with other versions.
         ModelError: a split holds no labelled function, or the tokenizer is of another version.
     """
     _check_answers(request.answers)
     if request.context < 1:
         raise InputError("--context must be positive")
-    check_empty(request.out)
-    corpus, labels = Corpus(request.corpus), labels_by_objective(request.labels)
-    outcomes = {objective_of(path): read_outcomes(path, objective_of(path)) for path in request.outcomes}
-    if request.counted and Objective.INSTRUCTIONS not in outcomes:
-        raise InputError("--counted needs --outcomes of the objective instructions to draw lists from")
-    if stray := outcomes.keys() - labels.keys():
-        raise InputError(f"--outcomes for the objective {', '.join(stray)}, of which there are no labels")
-    labels |= {objective: widened(labels[objective], table) for objective, table in outcomes.items()}
-    popular = {objective: popularity_in_training(corpus, it) for objective, it in labels.items()}
-    functions = {split: _functions(corpus, labels, popular, split, request.answers) for split in SPLITS}
-    tokenizer = _tokenizer(request, functions["train"])
-    request.out.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(request.out / TOKENIZER)
-    made = _Writer(request.out, request.context)
-    for split in SPLITS:
-        if request.code or Objective.BYTES in labels:
-            with Sandbox() as sandbox:
-                functions[split] = compile_targets(corpus, functions[split], sandbox, code=request.code)
-        if request.counted:
-            functions[split] = with_counted(functions[split], outcomes[Objective.INSTRUCTIONS], request.counted)
-        made.write(split, _examples(functions[split], tokenizer, split, progress))
-    return made.finish("optimize", None, request.code, {**asdict(request), **dict.fromkeys(_PATHS)})
+    with being_written(request.out):
+        corpus, labels = Corpus(request.corpus), labels_by_objective(request.labels)
+        outcomes = {objective_of(path): read_outcomes(path, objective_of(path)) for path in request.outcomes}
+        if request.counted and Objective.INSTRUCTIONS not in outcomes:
+            raise InputError("--counted needs --outcomes of the objective instructions to draw lists from")
+        if stray := outcomes.keys() - labels.keys():
+            raise InputError(f"--outcomes for the objective {', '.join(stray)}, of which there are no labels")
+        labels |= {objective: widened(labels[objective], table) for objective, table in outcomes.items()}
+        popular = {objective: popularity_in_training(corpus, it) for objective, it in labels.items()}
+        functions = {split: _functions(corpus, labels, popular, split, request.answers) for split in SPLITS}
+        tokenizer = _tokenizer(request, functions["train"])
+        begin(request.out, tokenizer)
+        made = _Writer(request.out, request.context)
+        for split in SPLITS:
+            if request.code or Objective.BYTES in labels:
+                with Sandbox() as sandbox:
+                    functions[split] = compile_targets(corpus, functions[split], sandbox, code=request.code)
+            if request.counted:
+                functions[split] = with_counted(functions[split], outcomes[Objective.INSTRUCTIONS], request.counted)
+            made.write(split, _examples(functions[split], tokenizer, split, progress))
+        return made.finish("optimize", None, request.code, {**asdict(request), **dict.fromkeys(_PATHS)})
 
 
 def make_feedback(request: FeedbackRequest, progress: Progress | None = None) -> Made:
     """Write the data of task Feedback: a model's own answers, what the compiler says of them, and what to say then.
 
+    The answers are kept while they come: the same call goes on where one was killed.
+
     Raises:
-        InputError: an option makes no sense, or there is something else at `out`.
+        InputError: an option makes no sense, or `out` is in use.
         CorpusError: corpus or labels cannot be read, or were made with other versions.
         ModelError: the model cannot be read, or a split holds no labelled function.
-        EngineError: the form needs code, and the model writes none.
+        EngineError: the form needs code, and the model writes none; or the model's process died.
     """
-    check_empty(request.out)
     if request.workers < 0 or (request.functions is not None and request.functions < 1):
         raise InputError("--functions must be positive, --workers not negative")
     if not 1 <= request.samples <= MOST_ANSWERS or not 0 <= request.temperature <= HOTTEST:
         raise InputError(f"--samples must be 1 to {MOST_ANSWERS}, --temperature 0 to {HOTTEST:g}")
     _check_answers(request.answers)
-    code = request.form is not Form.FAST
-    corpus, labels = Corpus(request.corpus), read_labels(request.labels, Objective.INSTRUCTIONS)
-    if request.outcomes is not None:
-        labels = widened(labels, read_outcomes(request.outcomes, Objective.INSTRUCTIONS))
-    popular = popularity_in_training(corpus, labels)
-    workers = request.workers or len(os.sched_getaffinity(0))
-    answering = Answering(request.model, request.samples, request.temperature, request.seed, request.form, workers)
-    tokenizer = answering.tokenizer
-    request.out.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(request.out / TOKENIZER)
-    made = _Writer(request.out, request.context)
-    for split in SPLITS:
-        most = request.functions
-        if most is not None and split == "validation":
-            most = math.ceil(most / 8)
-        entries = labelled_entries(corpus, labels, split)
-        entries = [it for it in entries if labels[it.hash].gain or not request.improved][:most]
-        functions = read_labelled(corpus, entries, labels, Objective.INSTRUCTIONS, popular, request.answers)
-        if code:
-            with Sandbox() as sandbox:
-                functions = compile_targets(corpus, functions, sandbox, code=True)
-        known = {it.function: it for it in functions}
-        examples = (
-            feedback_example(known[key], first, verdict, request.form, tokenizer)
-            for key, first, verdict in answering.on(corpus, functions, partial(_tell, progress, f"{split}: answers"))
-        )
-        made.write(split, examples)
-    return made.finish("feedback", request.form, code, {**asdict(request), **dict.fromkeys(_PATHS)})
+    with being_written(request.out):
+        code = request.form is not Form.FAST
+        corpus, labels = Corpus(request.corpus), read_labels(request.labels, Objective.INSTRUCTIONS)
+        if request.outcomes is not None:
+            labels = widened(labels, read_outcomes(request.outcomes, Objective.INSTRUCTIONS))
+        popular = popularity_in_training(corpus, labels)
+        workers = request.workers or len(os.sched_getaffinity(0))
+        answering = Answering(request.model, request.samples, request.temperature, request.seed, request.form, workers)
+        tokenizer = answering.tokenizer
+        begin(request.out, tokenizer)
+        made, kept = _Writer(request.out, request.context), request.out / ANSWERS
+        for split in SPLITS:
+            most = request.functions
+            if most is not None and split == "validation":
+                most = math.ceil(most / 8)
+            entries = labelled_entries(corpus, labels, split)
+            entries = [it for it in entries if labels[it.hash].gain or not request.improved][:most]
+            functions = read_labelled(corpus, entries, labels, Objective.INSTRUCTIONS, popular, request.answers)
+            if code:
+                with Sandbox() as sandbox:
+                    functions = compile_targets(corpus, functions, sandbox, code=True)
+            known = {it.function: it for it in functions}
+            told = partial(_tell, progress, f"{split}: answers")
+            examples = (
+                feedback_example(known[key], first, verdict, request.form, tokenizer)
+                for key, first, verdict in answering.on(corpus, functions, kept, told)
+            )
+            made.write(split, examples)
+        finished = made.finish("feedback", request.form, code, {**asdict(request), **dict.fromkeys(_PATHS)})
+        kept.unlink()
+        return finished
 
 
 def _tell(progress: Progress | None, what: str, done: int, total: int) -> None:
@@ -237,16 +251,6 @@ def labels_by_objective(paths: Sequence[Path]) -> dict[Objective, dict[str, Labe
             raise InputError(f"{path}: a second file of labels for the objective {objective}; name one")
         found[objective] = read_labels(path, objective)
     return found
-
-
-def check_empty(out: Path) -> None:
-    """Refuse a directory that holds something that is not training data.
-
-    Raises:
-        InputError: it does.
-    """
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / MANIFEST).exists())):
-        raise InputError(f"{out}: there is something else already; name another --out")
 
 
 def _check_answers(answers: int) -> None:

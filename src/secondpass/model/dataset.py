@@ -12,9 +12,11 @@ trainer may read it once. `model.data` writes these directories,
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, cast
@@ -23,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secondpass import parquet
-from secondpass.errors import ModelError
+from secondpass.errors import InputError, ModelError
 from secondpass.ir import NORMAL_FORM_VERSION
 from secondpass.llvm.vocabulary import VOCABULARY_VERSION
 from secondpass.model.tokenizer import Tokenizer
@@ -32,6 +34,9 @@ from secondpass.prompt import FORMAT_VERSION as PROMPT_FORMAT_VERSION
 FORMAT_VERSION = 2
 """Of the directory."""
 MANIFEST, TOKENIZER = "data.json", "tokenizer.json"
+ANSWERS = "answers.jsonl"
+"""A model's answers while feedback data are made of them."""
+_LOCK = "lock"
 Split = Literal["train", "validation"]
 SPLITS: tuple[Split, ...] = ("train", "validation")
 Ids = NDArray[np.int32]
@@ -139,6 +144,38 @@ _EXPECTED = {
 def digest(path: Path) -> str:
     """SHA-256 of a file; empty where there is none."""
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+
+
+@contextmanager
+def being_written(directory: Path) -> Generator[None]:
+    """Take a directory to write training data into.
+
+    Raises:
+        InputError: there is something else, somebody else is writing there, or it cannot be written to.
+    """
+    ours = {MANIFEST, TOKENIZER, ANSWERS, _LOCK, *(f"{split}.parquet" for split in SPLITS)}
+    strange = directory.is_dir() and any(it.name not in ours and it.suffix != ".tmp" for it in directory.iterdir())
+    if strange or (directory.exists() and not directory.is_dir()):
+        raise InputError(f"{directory}: there is something else already; name another --out")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        lock = (directory / _LOCK).open("a")
+    except OSError as error:
+        raise InputError(f"{directory}: cannot be written to: {error.strerror}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise InputError(
+                f"{directory}: another command is writing data there; wait for it or name another --out"
+            ) from None
+        yield
+
+
+def begin(directory: Path, tokenizer: Tokenizer) -> None:
+    """Write the tokenizer; from now on the directory is no training data until its manifest is there again."""
+    (directory / MANIFEST).unlink(missing_ok=True)
+    tokenizer.save(directory / TOKENIZER)
 
 
 def write_split(directory: Path, split: Split, examples: Sequence[Example]) -> None:

@@ -41,6 +41,7 @@ from secondpass.model.onnx_graph import MICROSOFT, Graph
 from secondpass.model.presets import Shape
 from secondpass.model.run import read_facts
 from secondpass.model.tokenizer import Tokenizer
+from secondpass.prompt import Form
 
 Weights = Mapping[str, NDArray[np.float32]]
 
@@ -72,6 +73,7 @@ def export_checkpoint(checkpoint: Path, directory: Path, *, name: str | None = N
         directory,
         name=name or facts.name,
         takes_feedback=facts.takes_feedback,
+        feedback_form=facts.feedback_form,
         writes_code=facts.writes_code,
     )
     return llama.shape_of(model.config)
@@ -84,6 +86,7 @@ def export(
     *,
     name: str,
     takes_feedback: bool = True,
+    feedback_form: Form = Form.FAST,
     writes_code: bool = False,
     quantised: bool = True,
 ) -> None:
@@ -95,6 +98,7 @@ def export(
         directory: made where it does not exist.
         name: what reports call the model.
         takes_feedback: whether it was trained on Task Feedback too.
+        feedback_form: on which form, where it was.
         writes_code: whether it was trained to write code.
         quantised: whether weights and their products are integers; float32 otherwise.
 
@@ -119,6 +123,7 @@ def export(
         key_value_heads=shape.key_value_heads,
         head_width=shape.head_width,
         takes_feedback=takes_feedback,
+        feedback_form=feedback_form,
         writes_code=writes_code,
     ).write(directory)
 

@@ -33,7 +33,7 @@ from secondpass.model.presets import Preset, Shape, override, preset
 from secondpass.model.run import Run, checkpoint_name, complete, read_facts
 from secondpass.model.trainer import Hooks, Trainer, world_size
 from secondpass.progress import Progress
-from secondpass.prompt import END
+from secondpass.prompt import END, Form
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +188,9 @@ def _tasks(data: Sequence[Dataset]) -> list[str]:
 
 
 def _facts(name: str, shape: Shape, data: Sequence[Dataset]) -> Manifest:
+    forms = sorted({it.manifest.form for it in data if it.manifest.form is not None})
+    if len(forms) > 1:
+        raise ModelError(f"the data teaches {' and '.join(forms)} feedback; a model takes one form: name data of one")
     return Manifest(
         name=name,
         context_length=shape.context,
@@ -195,6 +198,7 @@ def _facts(name: str, shape: Shape, data: Sequence[Dataset]) -> Manifest:
         key_value_heads=shape.key_value_heads,
         head_width=shape.head_width,
         takes_feedback=any(it.manifest.task == "feedback" for it in data),
+        feedback_form=Form(forms[0]) if forms else Form.FAST,
         writes_code=any(it.manifest.code for it in data),
     )
 

@@ -1,29 +1,28 @@
-"""Processes that each hold a model and answer functions, one at a time; whoever stops one is named.
+"""Processes that each hold a model and answer questions, one at a time; a question that stops one is named.
 
 A model may eat the machine's memory, and the kernel then kills its process without a word. So each process has one
-function at a time, and a pipe of its own: when the pipe ends, it is known who died, of what, and at which function.
+question at a time, and a pipe of its own: when the pipe ends, it is known who died, of what, and at which question.
 What the others are at is still taken, then the error is raised: nothing that was computed is lost. A process ends
 when its pipe does, so none outlives a parent that is killed.
 
-The module knows functions and results; it knows nothing of models.
+The module knows questions and results; it knows nothing of models.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from multiprocessing.connection import Connection, wait
-from typing import Any
+from typing import Any, TypeVar
 
 from secondpass.errors import EngineStopped, SecondpassError
-from secondpass.evaluate.cases import Case, Trials
 
-Answer = Callable[[Case], Trials]
-Begin = Callable[[], Answer]
-"""Called in each process, once: loads what is needed, and gives what answers a function. It is sent there by pickle."""
+Question = TypeVar("Question")
+Result = TypeVar("Result")
 
 _PATIENCE = 5.0
 """Seconds that a process is given to end."""
@@ -41,18 +40,18 @@ class _Fault:
 class _Worker:
     process: Any
     connection: Connection
-    case: Case | None = None
-    """What it is at."""
+    question: Any = None
+    """What it is at; None for nothing."""
 
-    def give(self, case: Case | None) -> None:
-        """Let it answer a function next; None for no more."""
-        self.case = case
-        if case is not None:
+    def give(self, question: Any) -> None:
+        """Let it answer a question next; None for no more."""
+        self.question = question
+        if question is not None:
             with suppress(OSError):  # it is dead, and `take` will say so
-                self.connection.send(case)
+                self.connection.send(question)
 
-    def take(self) -> Trials | _Fault:
-        """What it sent, or how it died."""
+    def take(self) -> Any:
+        """What it sent, or a `_Fault` that says how it died."""
         try:
             return self.connection.recv()
         except (EOFError, OSError):
@@ -60,33 +59,42 @@ class _Worker:
             return _Fault(_death(self.process.exitcode), 1)
 
 
-def answer_all(name: str, begin: Begin, cases: Sequence[Case], workers: int) -> Iterator[Trials]:
-    """Answer every function, several at once; the results as they come.
+def answer_all(
+    name: str,
+    begin: Callable[[], Callable[[Question], Result]],
+    questions: Iterable[Question],
+    workers: int,
+    called: Callable[[Question], str],
+) -> Iterator[Result]:
+    """Answer every question, several at once; the results as they come.
 
     Args:
-        name: of the method, for errors.
-        begin: makes a process ready.
-        cases: the functions.
+        name: of what answers, for errors.
+        begin: called in each process, once: loads what is needed, and gives what answers. Sent there by pickle, as
+            questions are and results come back; none of either is None.
+        questions: taken when a process is free for them.
         workers: processes.
+        called: what to call a question in an error.
 
     Raises:
-        EngineStopped: a process died or ran out of memory, or the engine raised an error. All that was computed until
-            then has been given out.
+        EngineStopped: a process died or ran out of memory, or what answers raised an error. All that was computed
+            until then has been given out.
     """
-    waiting = iter(cases)
-    pool = [_start(begin) for _ in range(min(workers, len(cases)))]
+    waiting = iter(questions)
+    pool: list[_Worker] = []
     stopped: EngineStopped | None = None
     try:
-        for worker in pool:
-            worker.give(next(waiting, None))
-        while busy := {it.connection: it for it in pool if it.case is not None}:
+        for question in islice(waiting, workers):
+            pool.append(_start(begin))
+            pool[-1].give(question)
+        while busy := {it.connection: it for it in pool if it.question is not None}:
             for connection in wait(list(busy)):
                 worker = busy[connection]  # pyright: ignore[reportArgumentType]
                 found = worker.take()
-                if isinstance(found, _Fault) and worker.case is not None:
-                    stopped = stopped or _stopped(name, worker.case, found)
+                if isinstance(found, _Fault):
+                    stopped = stopped or _stopped(name, called(worker.question), found)
                 worker.give(None if stopped else next(waiting, None))
-                if isinstance(found, Trials):
+                if not isinstance(found, _Fault):
                     yield found
         if stopped:
             raise stopped
@@ -94,7 +102,7 @@ def answer_all(name: str, begin: Begin, cases: Sequence[Case], workers: int) -> 
         _end(pool)
 
 
-def _start(begin: Begin) -> _Worker:
+def _start(begin: Callable[[], Callable[[Any], Any]]) -> _Worker:
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, begin), daemon=True)
@@ -106,7 +114,7 @@ def _start(begin: Begin) -> _Worker:
 def _end(pool: Sequence[_Worker]) -> None:
     for worker in pool:
         worker.connection.close()
-        if worker.case is not None:  # the caller left early: nobody waits for this one
+        if worker.question is not None:  # the caller left early: nobody waits for this one
             worker.process.terminate()
     for worker in pool:
         worker.process.join(_PATIENCE)
@@ -115,9 +123,8 @@ def _end(pool: Sequence[_Worker]) -> None:
             worker.process.join()
 
 
-def _stopped(name: str, case: Case, fault: _Fault) -> EngineStopped:
-    at = f"{name}, at function {case.key} of {case.project}"
-    return EngineStopped(f"{at}: {fault.text}; what was measured is kept, the same command goes on", fault.exit_code)
+def _stopped(name: str, question: str, fault: _Fault) -> EngineStopped:
+    return EngineStopped(f"{name}, at {question}: {fault.text}", fault.exit_code)
 
 
 def _death(code: int) -> str:
@@ -130,15 +137,15 @@ def _death(code: int) -> str:
 # In such a process
 
 
-def _serve(connection: Connection, begin: Begin) -> None:
+def _serve(connection: Connection, begin: Callable[[], Callable[[Any], Any]]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    answer: Answer | None = None
+    answer: Callable[[Any], Any] | None = None
     with suppress(EOFError, BrokenPipeError):  # the parent is done, or gone
         while True:
-            case = connection.recv()
+            question = connection.recv()
             try:
                 answer = answer or begin()
-                found = answer(case)
+                found = answer(question)
             except SecondpassError as error:
                 found = _Fault(str(error), error.exit_code)
             except MemoryError:
