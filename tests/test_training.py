@@ -240,6 +240,13 @@ class TestWithTorch:
         with pytest.raises(InputError, match="--from begins a training, --resume goes on"):
             train(data, whole, resume=True, start_from=whole / "checkpoint-12")
 
+    def test_one_process_trains_in_a_directory(self, data: Path, tmp_path: Path) -> None:
+        from secondpass.files import lock
+
+        with lock(tmp_path / "out" / "lock", ""), pytest.raises(InputError, match="another process is training there"):
+            train(data, tmp_path / "out", "steps=2")
+        train(data, tmp_path / "out", "steps=2")
+
     def test_a_training_begins_with_the_weights_of_another(self, data: Path, whole: Path, tmp_path: Path) -> None:
         trained = train(data, tmp_path / "out", "peak_rate=1e-9", "seed=3", start_from=whole / "checkpoint-12")
         assert weights(trained.last) == pytest.approx(weights(whole / "checkpoint-12"), abs=1e-6)

@@ -295,10 +295,16 @@ def test_labels_come_back_as_they_were_and_later_ones_win(tmp_path):
 
 def test_a_second_tuner_is_refused_while_the_first_lives(tmp_path):
     path = tmp_path / "labels.parquet"
-    with labels_module.LabelStore(path, Objective.INSTRUCTIONS), pytest.raises(CorpusError, match="another tuner"):
+    with labels_module.LabelStore(path, Objective.INSTRUCTIONS), pytest.raises(InputError, match="another tuner"):
         labels_module.LabelStore(path, Objective.INSTRUCTIONS)
     with labels_module.LabelStore(path, Objective.INSTRUCTIONS):
         pass
+
+
+def test_labels_that_cannot_be_written_are_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written to: Not a directory"):
+        labels_module.LabelStore(tmp_path / "file" / "labels.parquet", Objective.INSTRUCTIONS)
 
 
 @pytest.mark.parametrize(("name", "value"), [("llvm", "19.1.0"), ("vocabulary", 0), ("normal_form", 1)])

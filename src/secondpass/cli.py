@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import json
 import os
 import sys
@@ -18,6 +19,8 @@ from secondpass.prompt import Form, Objective
 from secondpass.strategies import NAMES
 
 EMITTED = ("ll", "bc", "obj", "asm")
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+"""What a disk or its owner refuses, wherever it comes up: no fault of ours."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -44,6 +47,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        print(f"secondpass: {error.filename or 'a file'} cannot be written: {error.strerror}", file=sys.stderr)
+        return 2
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:

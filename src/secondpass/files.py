@@ -1,14 +1,17 @@
-"""Files that outlive a process which is killed: written whole or not at all, or line by line."""
+"""Files that a killed process leaves usable: written whole or not at all, or line by line; and locks."""
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from secondpass.errors import InputError
 
 
 def write_whole(path: Path, data: bytes) -> None:
@@ -28,6 +31,29 @@ def write_whole(path: Path, data: bytes) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def lock(path: Path, busy: str) -> IO[bytes]:
+    """Keep other processes out until the file that this gives is closed, or the process ends, however it ends.
+
+    Args:
+        path: an empty file, made with its folder where it is not there; it stays.
+        busy: what to raise where another process is in.
+
+    Raises:
+        InputError: another process is in, or the file cannot be made.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab")
+    except OSError as error:
+        raise InputError(f"{path.parent}: cannot be written to: {error.strerror}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise InputError(busy) from None
+    return file
 
 
 def read_records(path: Path) -> Iterator[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -20,7 +19,8 @@ from secondpass.corpus.disk import check_disk, full_disk_is_clear
 from secondpass.corpus.processes import Processes
 from secondpass.corpus.store import fix_splits
 from secondpass.corpus.units import Project
-from secondpass.errors import CorpusError, InputError
+from secondpass.errors import InputError
+from secondpass.files import lock
 from secondpass.progress import Progress
 
 
@@ -157,20 +157,9 @@ def _same(project: Project, origin: str) -> Project:
 def _locked(out: Path) -> Generator[Path, None, None]:
     """Make the folder where it is missing, and keep other corpus commands out of it; its absolute path."""
     out = out.absolute()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        lock = (out / "lock").open("a")
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written to: {error.strerror}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kernel's: no killed run leaves it behind
-        except OSError:
-            raise CorpusError(
-                f"{out}: another corpus command is adding to it; wait for it or name another --out"
-            ) from None
-        with full_disk_is_clear(out):
-            yield out
+    busy = f"{out}: another corpus command is adding to it; wait for it or name another --out"
+    with lock(out / "lock", busy), full_disk_is_clear(out):
+        yield out
 
 
 def _done(out: Path, name: str) -> bool:

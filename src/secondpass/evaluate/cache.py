@@ -6,7 +6,6 @@ named by everything its lines depend on besides the function.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import re
@@ -15,10 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from secondpass.errors import InputError
 from secondpass.evaluate.cases import Case, Trials, Tried
 from secondpass.evaluate.methods import Method
-from secondpass.files import appending, read_records
+from secondpass.files import appending, lock, read_records
 from secondpass.progress import Progress
 
 
@@ -34,16 +32,8 @@ class Cache:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._lock = (folder / "lock").open("a")
-        except OSError as error:
-            raise InputError(f"{folder}: cannot be written to: {error.strerror}") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise InputError(f"{folder}: another evaluation is using it; wait for it or name another --out") from None
+        busy = f"{folder}: another evaluation is using it; wait for it or name another --out"
+        self._lock = lock(folder / "lock", busy)
 
     def close(self) -> None:
         """Let others use the folder."""

@@ -14,6 +14,7 @@ from typing import Any
 
 from secondpass.corpus.store import Corpus, Entry
 from secondpass.errors import InputError, ModelError
+from secondpass.files import lock
 from secondpass.llvm.passes import Words
 from secondpass.llvm.sandbox import Sandbox
 from secondpass.model.answering import Answering
@@ -133,14 +134,15 @@ def make_outcomes(request: OutcomesRequest, progress: Progress | None = None) ->
     """Try the coreset on the training and validation functions.
 
     Raises:
-        InputError: an option makes no sense.
+        InputError: an option makes no sense, or `out` is in use.
         CorpusError: the corpus or the file cannot be read, or was made with other versions or lists.
     """
     if request.largest < 1 or request.workers < 0:
         raise InputError("--largest must be positive, --workers not negative")
     corpus, lists = Corpus(request.corpus), coreset(request.objective, request.coreset)
     keys = [it.hash for it in corpus.select(*SPLITS) if it.source <= request.largest]
-    with Sandbox(request.workers) as sandbox:
+    busy = f"{request.out}: another command is adding to it; wait for it or name another --out"
+    with lock(request.out.with_name(f"{request.out.name}.lock"), busy), Sandbox(request.workers) as sandbox:
         tell = partial(_tell, progress, f"{request.objective}: trying {len(lists)} lists")
         return try_lists(corpus, keys, lists, request.out, request.objective, sandbox, tell)
 

@@ -12,7 +12,6 @@ trainer may read it once. `model.data` writes these directories,
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 from collections.abc import Generator, Mapping, Sequence
@@ -26,6 +25,7 @@ from numpy.typing import NDArray
 
 from secondpass import parquet
 from secondpass.errors import InputError, ModelError
+from secondpass.files import lock
 from secondpass.ir import NORMAL_FORM_VERSION
 from secondpass.llvm.vocabulary import VOCABULARY_VERSION
 from secondpass.model.tokenizer import Tokenizer
@@ -157,18 +157,8 @@ def being_written(directory: Path) -> Generator[None]:
     strange = directory.is_dir() and any(it.name not in ours and it.suffix != ".tmp" for it in directory.iterdir())
     if strange or (directory.exists() and not directory.is_dir()):
         raise InputError(f"{directory}: there is something else already; name another --out")
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        lock = (directory / _LOCK).open("a")
-    except OSError as error:
-        raise InputError(f"{directory}: cannot be written to: {error.strerror}") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise InputError(
-                f"{directory}: another command is writing data there; wait for it or name another --out"
-            ) from None
+    busy = f"{directory}: another command is writing data there; wait for it or name another --out"
+    with lock(directory / _LOCK, busy):
         yield
 
 

@@ -22,7 +22,7 @@ from typing import Any, cast
 from secondpass.errors import ModelError
 from secondpass.model.manifest import MANIFEST, TOKENIZER, Manifest
 
-RUN, LOG = "run.json", "log.jsonl"
+RUN, LOG, LOCK = "run.json", "log.jsonl", "lock"
 _CHECKPOINT = re.compile(r"checkpoint-(\d+)")
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from itertools import accumulate
@@ -23,6 +23,7 @@ import torch
 
 from secondpass.corpus.store import Corpus
 from secondpass.errors import InputError, ModelError
+from secondpass.files import lock
 from secondpass.model import llama
 from secondpass.model.batches import Plan
 from secondpass.model.dataset import TOKENIZER, Dataset, Example, Split, digest
@@ -30,7 +31,7 @@ from secondpass.model.machine import Session
 from secondpass.model.manifest import Manifest
 from secondpass.model.measure import GreedyAnswers
 from secondpass.model.presets import Preset, Shape, override, preset
-from secondpass.model.run import Run, checkpoint_name, complete, read_facts
+from secondpass.model.run import LOCK, Run, checkpoint_name, complete, read_facts
 from secondpass.model.trainer import Hooks, Trainer, world_size
 from secondpass.progress import Progress
 from secondpass.prompt import END, Form
@@ -81,7 +82,7 @@ def train(request: TrainRequest, progress: Progress | None = None) -> Trained:
     """Train a model, or go on training it.
 
     Raises:
-        InputError: options that exclude each other.
+        InputError: options that exclude each other, or another process is training at `out`.
         ModelError: data, recipe, directory or checkpoint do not fit, training diverges, or memory runs out.
         CorpusError: data or corpus cannot be read.
     """
@@ -111,9 +112,10 @@ def train(request: TrainRequest, progress: Progress | None = None) -> Trained:
     with _memory_explained(chosen):
         model = _model(request, chosen, training[0])
         trainer = Trainer(model, chosen.recipe, plan, validation_plans, run, Hooks(describe, measure, progress))
-        if _rank() == 0:  # the first process writes for all
-            run.go_back(begun) if request.resume else run.begin(settings, request.start_from)
-        best = trainer.run(request.out / checkpoint_name(begun) if begun else None)
+        with _alone(request.out):
+            if _rank() == 0:  # the first process writes for all
+                run.go_back(begun) if request.resume else run.begin(settings, request.start_from)
+            best = trainer.run(request.out / checkpoint_name(begun) if begun else None)
     *_, record = (it for it in run.records() if it["kind"] == "validation")
     measured = {name: value for name, value in record.items() if name not in ("kind", "step", "epoch")}
     last, lowest = (request.out / checkpoint_name(step) for step in (chosen.recipe.steps, best))
@@ -232,6 +234,13 @@ def _settings(request: TrainRequest, chosen: Preset) -> dict[str, Any]:
 
 def _rank() -> int:
     return int(os.environ.get("RANK", "0"))
+
+
+def _alone(out: Path) -> AbstractContextManager[object]:
+    """Keep other trainings out of a directory."""
+    if _rank():
+        return nullcontext()
+    return lock(out / LOCK, f"{out}: another process is training there; wait for it or name another --out")
 
 
 @contextmanager

@@ -8,7 +8,6 @@ outlives its owner.
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any, Self
 
 from secondpass import parquet
 from secondpass.errors import CorpusError
+from secondpass.files import lock
 from secondpass.ir import NORMAL_FORM_VERSION
 from secondpass.llvm.library import load
 from secondpass.llvm.vocabulary import VOCABULARY_VERSION
@@ -122,21 +122,15 @@ class LabelStore:
         objective: what the labels are for.
 
     Raises:
-        CorpusError: another tuner has it open, it is unreadable, or was made with other versions.
+        InputError: another tuner has it open, or it cannot be written.
+        CorpusError: it is unreadable, or was made with other versions.
     """
 
     def __init__(self, path: Path, objective: Objective) -> None:
         self._path, self._objective = path, objective
         self._parts = path.with_name(path.name + ".parts")
-        self._parts.mkdir(parents=True, exist_ok=True)
-        self._lock = (self._parts / "lock").open("a+")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            self._lock.close()
-            raise CorpusError(
-                f"{path}: another tuner is writing these labels; wait for it or name another --out"
-            ) from None
+        busy = f"{path}: another tuner is writing these labels; wait for it or name another --out"
+        self._lock = lock(self._parts / "lock", busy)
         self.labels: dict[str, Label] = read_labels(path, objective) if path.exists() else {}
         """All of them, by hash."""
         self._numbers = [int(part.stem) for part in self._parts.glob("*.parquet")]
