@@ -398,6 +398,40 @@ def test_a_killed_run_goes_on_to_the_same_labels(corpus, uninterrupted, tmp_path
     assert labels_module.read_labels(out, Objective.INSTRUCTIONS) == uninterrupted[0]
 
 
+def test_winners_of_functions_that_came_later_are_tried_on_all(corpus, tmp_path, monkeypatch):
+    from secondpass.corpus.store import Corpus
+
+    monkeypatch.setattr(tune_module, "_FEWEST", 1)
+    opened, path = Corpus(corpus), tmp_path / "labels.parquet"
+    keys = sorted(opened.entries)
+    few = keys[: len(keys) // 2]
+    with Sandbox(2) as sandbox:
+
+        def run(keys):
+            with labels_module.LabelStore(path, Objective.INSTRUCTIONS) as store:
+                tune_module.tune(opened, keys, store, SETTINGS, sandbox)
+                return {key: store.labels[key] for key in keys}
+
+        first = run(few)
+        tried = []
+        note = labels_module.LabelStore.note
+        monkeypatch.setattr(labels_module.LabelStore, "note", lambda store, *it: tried.append(it) or note(store, *it))
+        every = run(keys)
+        (before,) = {label.broadcasts for label in first.values()}
+        (after,) = {label.broadcasts for label in every.values()}
+        assert 0 < before < after
+        assert tried[0][1]["before"] == before
+        lists = {tuple(words) for name, noted in tried[1:] for words in noted}
+        assert lists
+        for key in few:
+            with Explorer(opened.bitcode(key), Objective.INSTRUCTIONS) as explorer:
+                assert every[key].best.value <= min(filter(None, map(explorer.confirm, lists)))
+        tried.clear()
+        monkeypatch.setattr(sandbox, "run", lambda jobs: pytest.fail("there is nothing left to do"))
+        assert run(keys) == every
+        assert tried == []
+
+
 def test_rounds_learn_from_earlier_ones_alone(corpus, tmp_path, monkeypatch):
     from secondpass.corpus.store import Corpus
 

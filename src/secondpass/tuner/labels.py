@@ -33,7 +33,7 @@ class Label:
         oz: the objective's value at -Oz.
         found: the best list and the next best, distinct in effect; never empty.
         compiles: spent on it.
-        broadcasts: rounds of other functions' winners it has been through.
+        broadcasts: the last round of other functions' winners it has been through, counted over all runs.
     """
 
     hash: str
@@ -162,9 +162,10 @@ class LabelStore:
         """Make the label file of everything, and drop the parts and what was noted."""
         self.flush()
         write_labels(self._path, self.labels.values(), self._objective)
-        for path in (*map(self._part, self._numbers), *self._parts.glob("*.json")):
-            path.unlink()
+        for number in self._numbers:
+            self._part(number).unlink()
         self._numbers = []
+        self.forget()
 
     def note(self, name: str, value: object) -> None:
         """Keep a small fact of this run beside the parts."""
@@ -176,6 +177,11 @@ class LabelStore:
         """A fact kept by `note`; None where there is none."""
         path = self._parts / f"{name}.json"
         return json.loads(path.read_text()) if path.exists() else None
+
+    def forget(self) -> None:
+        """Drop all that was noted."""
+        for path in self._parts.glob("*.json"):
+            path.unlink()
 
     def _part(self, number: int) -> Path:
         return self._parts / f"{number:06}.parquet"

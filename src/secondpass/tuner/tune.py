@@ -2,11 +2,13 @@
 
 A round's functions are searched with what the rounds before have taught, so later ones start better
 informed. Rounds depend on the functions' hashes and the seed alone, never on which worker was faster:
-a run that is killed and started again ends with the same labels.
+a run that is killed and started again ends with the same labels. A run that finds labels of fewer functions
+searches the new ones, and then tries the winners of all on all.
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,8 +27,10 @@ from secondpass.tuner.work import BroadcastUnit, Item, Searched, SearchUnit, Set
 _FIRST_ROUND, _LARGEST_ROUND = 256, 8_192
 _BROADCAST_LISTS = 40
 _MOST_BROADCASTS = 4
-_STILL = 0.0005
-"""Share of the functions that a list must be best on to be tried on the others: below it nothing moves."""
+_BROADCASTS = "broadcasts"
+"""The note of which functions a run's broadcasts are for, and how many rounds were before."""
+_STILL, _FEWEST = 0.0005, 2
+"""Share of the functions, and number, that a list must be best on to be tried on the others: below it nothing moves."""
 _FLUSH_SECONDS = 5.0
 
 
@@ -139,20 +143,25 @@ class _Run:
         settings = replace(self._settings, knowledge=self._learned(earlier))
         done = len(keys) - len(waiting)
 
-        def enter(key: str, result: Searched) -> None:
-            self._store.add(Label(key, result.oz, result.found, result.compiles))
+        def enter(key: str, result: Searched | None) -> None:
+            if result is not None:
+                self._store.add(Label(key, result.oz, result.found, result.compiles))
 
         self._work(what, {key: Item(key) for key in waiting}, SearchUnit(settings), enter, done)
 
     def broadcast(self, keys: Sequence[str]) -> None:
         """Try the winners of all functions on each, again until nothing moves."""
         store = self._store
+        keys = [key for key in keys if key in store.labels]
+        before = self._rounds_before(keys)
+        if before is None:
+            return
         tried: set[Words] = set(self._settings.knowledge.lists)
-        fewest = max(2, round(_STILL * len(keys)))
-        for number in range(1, _MOST_BROADCASTS + 1):
+        fewest = max(_FEWEST, round(_STILL * len(keys)))
+        for number in range(before + 1, before + 1 + _MOST_BROADCASTS):
             noted = store.noted(f"broadcast-{number}")
             if noted is None:  # decided once: a run that goes on must try the same lists
-                counted = winners(store.labels[key] for key in keys if key in store.labels)
+                counted = winners(store.labels[key] for key in keys)
                 often = Counter({words: count for words, count in counted.items() if count >= fewest})
                 noted = most_common(often, _BROADCAST_LISTS, tried)
                 store.flush()
@@ -161,14 +170,29 @@ class _Run:
             if not lists:
                 return
             tried |= set(lists)
-            waiting = [key for key in keys if key in store.labels and store.labels[key].broadcasts < number]
+            waiting = [key for key in keys if store.labels[key].broadcasts < number]
             items = {key: Item(key, lists=lists, best=store.labels[key].found) for key in waiting}
 
-            def enter(key: str, result: Searched, number: int = number) -> None:
+            def enter(key: str, result: Searched | None, number: int = number) -> None:
                 old = store.labels[key]
-                store.add(Label(key, old.oz, result.found, old.compiles + result.compiles, number))
+                found, compiles = (result.found, result.compiles) if result else (old.found, 0)
+                store.add(Label(key, old.oz, found, old.compiles + compiles, number))
 
             self._work(f"broadcast {number}", items, BroadcastUnit(self._settings), enter, len(keys) - len(waiting))
+
+    def _rounds_before(self, keys: Sequence[str]) -> int | None:
+        """Rounds of earlier runs, that had other functions; None where these have all been through the same ones."""
+        store, functions = self._store, hashlib.sha256(" ".join(keys).encode()).hexdigest()
+        noted = store.noted(_BROADCASTS)
+        if noted is not None and noted["functions"] == functions:
+            return noted["before"]
+        store.forget()
+        rounds = {store.labels[key].broadcasts for key in keys}
+        before = max(rounds, default=0)
+        if before and len(rounds) == 1:
+            return None
+        store.note(_BROADCASTS, {"functions": functions, "before": before})
+        return before
 
     def _learned(self, earlier: Sequence[str]) -> Knowledge:
         start = self._settings.knowledge
@@ -181,15 +205,16 @@ class _Run:
         what: str,
         items: dict[str, Item],
         unit: SearchUnit | BroadcastUnit,
-        enter: Callable[[str, Searched], None],
+        enter: Callable[[str, Searched | None], None],
         done: int,
     ) -> None:
+        """Do a unit of work on functions; `enter` gets what each gave, or None where it was given up."""
         total, flushed = done + len(items), time.monotonic()
         ordered = {key: items[key] for key in self._corpus.in_order_of_shards(items)}
         for key, outcome in outcomes(ordered, self._corpus.bitcode, unit, self._runner.run):
-            if isinstance(outcome, Searched):
-                enter(key, outcome)
-            else:
+            searched = isinstance(outcome, Searched)
+            enter(key, outcome if searched else None)
+            if not searched:
                 self.failed[key] = f"{outcome.status}: {outcome.message}"
             done += 1
             self._progress(what, done, total)
