@@ -9,10 +9,12 @@ candidate in every row. Prints the gain in instructions and in native bytes.
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import Counter
 from pathlib import Path
 
 from secondpass.corpus.store import Corpus
+from secondpass.errors import run_script
 from secondpass.llvm.jobs import Job, Outcome
 from secondpass.llvm.library import load
 from secondpass.llvm.sandbox import Sandbox
@@ -56,4 +58,4 @@ def value(outcome: Outcome, measure: str) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

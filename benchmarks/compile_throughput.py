@@ -19,6 +19,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from secondpass.errors import run_script
 from secondpass.frontend import read_ir
 from secondpass.llvm.jobs import Job
 from secondpass.llvm.module import Module
@@ -95,4 +96,4 @@ def opt_rate(opt: Path, jobs: list[Job], rng: random.Random, folder: Path) -> fl
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main))

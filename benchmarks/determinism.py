@@ -11,10 +11,12 @@ from __future__ import annotations
 import argparse
 import itertools
 import random
+import sys
 from collections import Counter
 from pathlib import Path
 
 from secondpass.corpus.store import Corpus
+from secondpass.errors import run_script
 from secondpass.llvm.jobs import Job
 from secondpass.llvm.library import load
 from secondpass.llvm.passes import PassList
@@ -68,4 +70,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

@@ -28,6 +28,7 @@ from pathlib import Path
 
 from secondpass.driver.codegen import Options, shipped, words_of
 from secondpass.engines.onnx import OnnxEngine
+from secondpass.errors import run_script
 from secondpass.llvm.jobs import Job
 from secondpass.llvm.library import load
 from secondpass.llvm.module import Module
@@ -210,4 +211,4 @@ def shortest_causes(sandbox: Sandbox, program: Program, wrong: list[PassList]) -
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main))

@@ -20,6 +20,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from secondpass.errors import run_script
 from secondpass.llvm.toolchain import find_clang
 
 COMPILER = Path(sys.executable).parent / "secondpass-cc"
@@ -77,4 +78,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

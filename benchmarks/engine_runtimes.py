@@ -29,6 +29,7 @@ import transformers
 
 from secondpass.engines.onnx_network import Cache, Network
 from secondpass.engines.sampling import log_probabilities
+from secondpass.errors import run_script
 from secondpass.model import llama
 from secondpass.model.export import network, weights_of
 from secondpass.model.manifest import Manifest
@@ -203,4 +204,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main))

@@ -23,6 +23,7 @@ import torch
 from secondpass.engines.onnx import OnnxEngine
 from secondpass.engines.sampling import log_probabilities
 from secondpass.engines.transformers import TransformersEngine
+from secondpass.errors import run_script
 from secondpass.model import llama
 from secondpass.model.dataset import SPLITS, Dataset, Example
 from secondpass.model.export import export
@@ -95,4 +96,4 @@ def compare(reference: llama.LlamaForCausalLM, engine: OnnxEngine, example: Exam
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main))

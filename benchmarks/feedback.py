@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from secondpass.corpus import SPLITS
 from secondpass.corpus.store import Corpus
-from secondpass.errors import PromptTooLong
+from secondpass.errors import PromptTooLong, run_script
 from secondpass.evaluate.cache import Cache
 from secondpass.evaluate.cases import Case, Trials, Tried, read_cases
 from secondpass.evaluate.methods import Model
@@ -119,4 +119,4 @@ def interval(more: NDArray[np.int64], possible: NDArray[np.int64]) -> tuple[floa
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main))

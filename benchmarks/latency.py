@@ -18,6 +18,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from secondpass.errors import run_script
 from secondpass.frontend import read_ir
 from secondpass.llvm.module import Module
 
@@ -58,4 +59,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main))

@@ -24,6 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from secondpass.errors import run_script
 from secondpass.llvm.toolchain import find_clang
 
 BIN = Path(sys.executable).parent
@@ -287,4 +288,4 @@ def pairs(ratios: Mapping[str, list[float]]) -> Iterator[tuple[str, list[float]]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main))

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from secondpass.corpus.store import Corpus
+from secondpass.errors import run_script
 from secondpass.llvm.jobs import Job
 from secondpass.llvm.module import Module
 from secondpass.llvm.passes import PassList
@@ -82,4 +83,4 @@ def silently_wrong(sandbox: Sandbox, job: Job, outcomes: list, name: str) -> int
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main))

@@ -13,11 +13,13 @@ import argparse
 import os
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
 
+from secondpass.errors import run_script
 from secondpass.llvm.toolchain import find_toolchain
 
 BYTES = 25_000_000
@@ -52,4 +54,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

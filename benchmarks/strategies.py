@@ -49,6 +49,7 @@ from secondpass.engines.grammar import FIRST_ANSWER, LONGEST_LIST
 from secondpass.engines.onnx import OnnxEngine, OnnxSequence
 from secondpass.engines.onnx_network import Cache, Network
 from secondpass.engines.sampling import log_probabilities
+from secondpass.errors import run_script
 from secondpass.llvm.sandbox import Sandbox
 from secondpass.model import llama
 from secondpass.model.export import export
@@ -394,4 +395,4 @@ def announce(options: argparse.Namespace, engine: OnnxEngine, prompts: Sequence[
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from secondpass.errors import run_script
 from secondpass.model import llama
 from secondpass.model.batches import Batch, Plan
 from secondpass.model.dataset import Dataset
@@ -85,4 +87,4 @@ def answers_of(batch: Batch) -> int:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

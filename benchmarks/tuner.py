@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from secondpass.corpus.store import Corpus
+from secondpass.errors import run_script
 from secondpass.llvm.jobs import Job
 from secondpass.llvm.passes import PassList, Words
 from secondpass.llvm.sandbox import Sandbox
@@ -257,4 +259,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

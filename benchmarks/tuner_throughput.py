@@ -13,12 +13,13 @@ import argparse
 import os
 import random
 import statistics
+import sys
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from secondpass.corpus.store import Corpus
-from secondpass.errors import LLVMError
+from secondpass.errors import LLVMError, run_script
 from secondpass.llvm.jobs import Job
 from secondpass.llvm.library import load
 from secondpass.llvm.module import Module
@@ -132,4 +133,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_script(main))

@@ -16,8 +16,9 @@ from typing import Any
 
 import torch
 
-from secondpass.errors import SecondpassError
+from secondpass.errors import ModelError, run_script
 from secondpass.model import llama
+from secondpass.model.dataset import digest
 from secondpass.model.manifest import MANIFEST, TOKENIZER
 from secondpass.model.run import read_facts
 
@@ -27,11 +28,7 @@ def main() -> int:
     parser.add_argument("checkpoints", type=Path, nargs="+", metavar="CHECKPOINT")
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
-    try:
-        average(options.checkpoints, options.out)
-    except SecondpassError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    average(options.checkpoints, options.out)
     return 0
 
 
@@ -39,6 +36,12 @@ def average(checkpoints: list[Path], out: Path) -> None:
     for it in checkpoints:
         read_facts(it)
     first, *others = (llama.load(it) for it in checkpoints)
+    for path, it in zip(checkpoints[1:], others):
+        what = llama.difference(llama.shape_of(it.config), llama.shape_of(first.config))
+        if what is None and digest(path / TOKENIZER) != digest(checkpoints[0] / TOKENIZER):
+            what = f"another tokenizer than {checkpoints[0]}"
+        if what:
+            raise ModelError(f"{path}: has {what}; average checkpoints of one training")
     mean: Any = first
     with torch.no_grad():
         for parameters in zip(mean.parameters(), *(it.parameters() for it in others), strict=True):
@@ -50,4 +53,4 @@ def average(checkpoints: list[Path], out: Path) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main))

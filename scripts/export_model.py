@@ -11,18 +11,14 @@ import argparse
 import sys
 from pathlib import Path
 
-from secondpass.errors import SecondpassError
+from secondpass.errors import run_script
 from secondpass.model.export import export_checkpoint
 from secondpass.model.manifest import NETWORK
 
 
 def main() -> int:
     options = arguments()
-    try:
-        shape = export_checkpoint(options.checkpoint, options.out, name=options.name)
-    except SecondpassError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    shape = export_checkpoint(options.checkpoint, options.out, name=options.name)
     size = (options.out / NETWORK).stat().st_size
     print(f"{options.out}: {shape.parameters:,} parameters, {size / 1e6:.1f} MB")
     return 0
@@ -37,4 +33,4 @@ def arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from secondpass.corpus import SPLITS
 from secondpass.corpus.store import Corpus, Entry
-from secondpass.errors import SecondpassError
+from secondpass.errors import run_script
 from secondpass.tuner.labels import Label, objective_of, read_labels
 
 COMMONEST = 15
@@ -26,15 +26,11 @@ def main() -> int:
     parser.add_argument("labels", nargs="+", type=Path)
     parser.add_argument("--corpus", type=Path, required=True)
     options = parser.parse_args()
-    try:
-        corpus = Corpus(options.corpus)
-        for path in options.labels:
-            objective = objective_of(path)
-            print(f"\n{path}: {objective}")
-            report(corpus, list(read_labels(path, objective).values()))
-    except SecondpassError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    corpus = Corpus(options.corpus)
+    for path in options.labels:
+        objective = objective_of(path)
+        print(f"\n{path}: {objective}")
+        report(corpus, list(read_labels(path, objective).values()))
     return 0
 
 
@@ -76,4 +72,4 @@ def row(name: str, corpus: Corpus, pairs: Sequence[tuple[Entry, Label]], of_kind
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main))

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from secondpass.corpus.store import Corpus, Split
 from secondpass.driver.codegen import Options, words_of
+from secondpass.errors import run_script
 from secondpass.llvm import elf
 from secondpass.llvm.toolchain import find_clang
 
@@ -178,4 +179,4 @@ def show(modules: Modules, sets: Sequence[Options]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main))

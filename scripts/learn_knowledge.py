@@ -17,6 +17,7 @@ from collections import Counter
 from pathlib import Path
 
 from secondpass.corpus.store import Corpus
+from secondpass.errors import run_script
 from secondpass.llvm.jobs import Job
 from secondpass.llvm.passes import PassList, Words
 from secondpass.llvm.sandbox import Sandbox
@@ -92,4 +93,4 @@ def measure(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main))

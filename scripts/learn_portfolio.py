@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from secondpass.corpus.store import Corpus
+from secondpass.errors import run_script
 from secondpass.prompt import Objective
 from secondpass.tuner import portfolio
 from secondpass.tuner.outcomes import read_outcomes
@@ -43,4 +44,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main))

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secondpass.corpus.store import Corpus
-from secondpass.errors import LLVMError
+from secondpass.errors import LLVMError, run_script
 from secondpass.llvm.jobs import Job, Outcome, Status
 from secondpass.llvm.passes import Words
 from secondpass.llvm.sandbox import Sandbox
@@ -142,4 +142,4 @@ def gains(found: Sequence[Continued]) -> tuple[NDArray[np.float64], NDArray[np.f
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_script(main))

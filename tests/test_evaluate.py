@@ -10,6 +10,7 @@ import time
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from compiling import SECONDPASS
@@ -266,6 +267,17 @@ def test_the_whole_evaluation_is_one_page_and_nothing_is_measured_twice(labelled
     assert again.stdout == first.stdout
     assert {path.name: path.read_bytes() for path in (out / "answers").glob("*.jsonl")} == kept
     assert (out / "report.html").read_text() == page
+
+
+def test_a_corpus_without_training_functions_has_a_table_without_neighbours(labelled, tmp_path):
+    labels, splits = read_labels(labelled.labels, Objective.INSTRUCTIONS), Corpus(labelled.corpus).select("test")
+    write_labels(tmp_path / "test.parquet", [labels[it.hash] for it in splits], Objective.INSTRUCTIONS)
+    tested = SimpleNamespace(corpus=labelled.corpus, labels=tmp_path / "test.parquet")
+    run = evaluated(tested, tmp_path / "out", *LITTLE, "--parts", "table")
+    assert run.returncode == 0, run.stderr
+    assert "coreset: 50 lists" in run.stdout
+    assert "nearest" not in run.stdout
+    assert "there are no nearest neighbours to show" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_an_evaluation_whose_engine_is_killed_goes_on_to_the_same_numbers(labelled, tmp_path):

@@ -240,6 +240,20 @@ class TestWithTorch:
         with pytest.raises(InputError, match="--from begins a training, --resume goes on"):
             train(data, whole, resume=True, start_from=whole / "checkpoint-12")
 
+    def test_checkpoints_that_are_not_of_one_kind_have_no_mean(self, whole: Path, tmp_path: Path) -> None:
+        narrow = learning.write_data(tmp_path / "data", size=500)
+        train(narrow, tmp_path / "narrow", "steps=2")
+        script = Path(__file__).parent.parent / "scripts" / "average_checkpoints.py"
+        command = [sys.executable, script, whole / "checkpoint-12", tmp_path / "narrow" / "checkpoint-2"]
+        run = subprocess.run([*command, "--out", tmp_path / "mean"], capture_output=True, text=True)
+        assert (run.returncode, run.stdout) == (2, "")
+        assert "narrow/checkpoint-2: has vocabulary 500, not 511; average checkpoints of one training" in run.stderr
+        assert not (tmp_path / "mean").exists()
+
+    def test_no_answers_are_compiled_where_none_are_asked_for(self, data: Path, labelled, tmp_path: Path) -> None:
+        trained = train(data, tmp_path / "out", "steps=2", "measured_functions=0", corpus=labelled.corpus)
+        assert "gain" not in trained.validation
+
     def test_one_process_trains_in_a_directory(self, data: Path, tmp_path: Path) -> None:
         from secondpass.files import lock
 

@@ -4,6 +4,11 @@ A message names the input, says what was wrong and what to do about it. The comm
 that message as its only line and exits with `exit_code`.
 """
 
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
 
 class SecondpassError(Exception):
     """Base of every error this package raises on purpose; the fault is in the input or the set-up."""
@@ -74,3 +79,12 @@ class CorpusError(SecondpassError):
 
 class ClusterError(SecondpassError):
     """A Ray cluster that cannot be reached, whose nodes do not fit each other, or that fails every batch."""
+
+
+def run_script(main: Callable[[], int | None]) -> int:
+    """The exit code of a script's `main`; an error of this family is the script's only line, as on the command line."""
+    try:
+        return main() or 0
+    except SecondpassError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code

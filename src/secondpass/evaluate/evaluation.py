@@ -260,13 +260,19 @@ class _Run:
             rows.append(self._row(f"{name}: portfolio, first list", portfolio, *one))
             rows.append(self._row(f"{name}: portfolio, {ten} lists", portfolio, *many))
             self.qualities[name] = quality(self.cases, greedy)
-        similar = self._tried("nearest neighbours", SimilarFunctions(self._corpus, self._labels, ten))
         rows += [
             self._row("coreset: first list", self._coreset, *one),
             self._row(f"coreset: {ten} lists", self._coreset, *many),
             self._row(f"coreset: {_CORESET} lists", self._coreset, *every),
-            self._row("nearest neighbour's list", similar, *one),
-            self._row(f"{ten} nearest neighbours' lists", similar, *many),
+        ]
+        neighbours = SimilarFunctions(self._corpus, self._labels, ten)
+        if neighbours.training:
+            similar = self._tried(neighbours.name, neighbours)
+            rows += [
+                self._row("nearest neighbour's list", similar, *one),
+                self._row(f"{ten} nearest neighbours' lists", similar, *many),
+            ]
+        rows += [
             self._row("random list", self._random, *one),
             self._row(f"{ten} random lists", self._random, *many),
             autotuner(self.cases, sum(self._labels[case.key].compiles for case in self.cases) / len(self.cases)),
@@ -280,6 +286,8 @@ class _Run:
             "behind it, and stopped where the count is least.",
         )
         self._page.table(_HEADINGS, ([row.name, *row.cells()] for row in rows))
+        if not neighbours.training:
+            self._page.text("The corpus has no labelled training functions: there are no nearest neighbours to show.")
         self._page.text("How well the first answers say what they do, of the functions that a model could take:")
         self._page.table(
             ["", *next(iter(qualities.values()))], ([name, *map(_cell, it.values())] for name, it in qualities.items())

@@ -113,19 +113,21 @@ class SimilarFunctions:
     @property
     def facts(self) -> Mapping[str, Any]:
         """See `Method`."""
-        rows = sorted((key, label.best.passes) for key, label in self._training().items())
+        rows = sorted((key, label.best.passes) for key, label in self.training.items())
         made = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
         return {"size": self.size, "training": made, "llvm": load().version}
 
     def trials(self, cases: Sequence[Case]) -> Iterator[Trials]:
         """See `Method`."""
-        training = self._training()
+        training = self.training
         order = self.corpus.in_order_of_shards(training)
         neighbours = Neighbours(map(self.corpus.text, order), [training[key] for key in order])
         lists = neighbours.lists([case.text for case in cases], self.size)
         return compile_lists(cases, {case.key: found for case, found in zip(cases, lists)})
 
-    def _training(self) -> dict[str, Label]:
+    @property
+    def training(self) -> dict[str, Label]:
+        """The labels to take, by function: empty where the corpus has no labelled training functions."""
         return {it.hash: self.labels[it.hash] for it in self.corpus.select("train") if it.hash in self.labels}
 
 

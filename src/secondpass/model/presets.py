@@ -141,7 +141,7 @@ class Recipe:
     validate_steps: int = 200
     """Steps between two validations."""
     measured_functions: int = 200
-    """Validation functions whose greedy answers are compiled in a validation, where there is a corpus."""
+    """Validation functions whose greedy answers are compiled in a validation, where there is a corpus; 0 for none."""
     tensorboard: bool = False
     """Whether the log is written for TensorBoard too."""
 

@@ -95,7 +95,7 @@ def train(request: TrainRequest, progress: Progress | None = None) -> Trained:
     validation_plans = {name: _plan(it, chosen) for name, it in zip(_tasks(validation), validation)}
     facts = _facts(request.name or f"secondpass-{chosen.name}", chosen.shape, training)
     measure = None
-    if request.corpus is not None:
+    if request.corpus is not None and chosen.recipe.measured_functions:
         measure = GreedyAnswers.of(Corpus(request.corpus), validation, chosen.recipe.measured_functions, facts)
     if request.threads is not None:
         torch.set_num_threads(request.threads)
