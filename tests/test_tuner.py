@@ -212,6 +212,20 @@ def test_the_same_seed_finds_the_same_and_more_compiles_find_no_less():
     assert short.compiles < long.compiles
 
 
+def test_minimising_ends_when_its_time_is_over():
+    rng = random.Random(11)
+    with Explorer(FUNCTIONS[LONG], Objective.INSTRUCTIONS) as explorer:
+        search, shorter = Search(explorer), 0
+        for words in [random_list(rng) for _ in range(10)]:
+            if search.try_list(words) is not None:
+                before = search.compiles
+                useful = search.minimise(words, 0)
+                assert useful == (explorer.useful(words) or words)
+                assert search.compiles == before
+                shorter += len(search.minimise(words)) < len(useful)
+        assert shorter
+
+
 def test_no_pass_of_the_best_list_is_superfluous():
     best = searched(LONG, replace(SETTINGS, budget=Budget(120))).found[0]
     shorter = [best.passes[:index] + best.passes[index + 1 :] for index in range(len(best.passes))]

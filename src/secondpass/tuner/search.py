@@ -180,8 +180,13 @@ class Search:
             self.try_list(self._proposal(sampler, rng))
             idle = 0 if self.compiles > before else idle + 1
 
-    def minimise(self, words: Words) -> Words:
-        """Drop every pass whose removal does not hurt, from the back: later passes depend on earlier ones."""
+    def minimise(self, words: Words, seconds: float = math.inf) -> Words:
+        """Drop every pass whose removal does not hurt, from the back: later passes depend on earlier ones.
+
+        Args:
+            words: the list.
+            seconds: since the search began, after which no other list is begun.
+        """
         state = self.try_list(words)
         if state is None:
             return words
@@ -191,8 +196,8 @@ class Search:
             shrinking = False
             for index in reversed(range(len(words))):
                 shorter = words[:index] + words[index + 1 :]
-                if not shorter:
-                    break
+                if not shorter or self._seconds > seconds:
+                    return words
                 reached = self.try_list(shorter)
                 if reached is not None and self.value(reached) <= value:
                     words, value, shrinking = shorter, self.value(reached), True
@@ -215,8 +220,13 @@ class Search:
 
     # Inside
 
+    @property
+    def _seconds(self) -> float:
+        """Wall time since the search began."""
+        return time.monotonic() - self._started
+
     def _spent(self, budget: Budget) -> bool:
-        if self.compiles >= budget.compiles or time.monotonic() - self._started > budget.seconds:
+        if self.compiles >= budget.compiles or self._seconds > budget.seconds:
             return True
         if self.best is not None and self.value(self.best) <= _SMALLEST:
             return True

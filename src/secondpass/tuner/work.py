@@ -213,7 +213,7 @@ def _result(
     if oz is None or search.best is None:
         return Outcome(Status.BROKEN, "-Oz fails on it")
     others, best = budget.others, search.lists[search.best]
-    best = search.minimise(best) if budget.minimise else explorer.useful(best) or best
+    best = search.minimise(best, 2 * budget.seconds) if budget.minimise else explorer.useful(best) or best
     lists = [best]
     for _, words in search.ranked():
         if len(lists) >= others + 3:
