@@ -408,8 +408,10 @@ def test_a_killed_run_goes_on_to_the_same_labels(corpus, uninterrupted, tmp_path
             time.sleep(0.005)
         process.wait()
     assert kills > 0
-    subprocess.run(command(corpus, out, "--resume"), stdout=subprocess.DEVNULL, check=True)
-    assert labels_module.read_labels(out, Objective.INSTRUCTIONS) == uninterrupted[0]
+    for _ in range(2):
+        run = subprocess.run(command(corpus, out, "--resume"), capture_output=True, text=True, check=True)
+        assert labels_module.read_labels(out, Objective.INSTRUCTIONS) == uninterrupted[0]
+    assert f"\n{len(uninterrupted[0])} of them had a label before and were not searched again" in run.stdout
 
 
 def test_winners_of_functions_that_came_later_are_tried_on_all(corpus, tmp_path, monkeypatch):

@@ -380,6 +380,8 @@ def print_tuning(result: Tuned, console: Console) -> None:
         f"{it.functions:,} functions: {it.oz:,} {result.objective} at -Oz, {it.best:,} with the best lists "
         f"({it.gain:.2%} fewer); {it.improved:,} functions improved; {it.compiles:,} compiles"
     )
+    if it.before:
+        console.print(f"{it.before:,} of them had a label before and were not searched again, whatever the options")
     for key, reason in list(it.failed.items())[:10]:
         console.print(f"given up: {key}: {reason}")
     if len(it.failed) > 10:

@@ -48,6 +48,7 @@ class Report:
 
     Attributes:
         functions: labelled now.
+        before: of these, what had a label already, which was not searched again.
         improved: better than -Oz.
         oz, best: sums of the objective's values.
         compiles: spent in all, earlier runs included.
@@ -55,6 +56,7 @@ class Report:
     """
 
     functions: int
+    before: int
     improved: int
     oz: int
     best: int
@@ -89,6 +91,7 @@ def tune(
     keys = sorted(keys)
     settings = settings if settings.knowledge.lists else replace(settings, knowledge=shipped(settings.objective))
     run = _Run(corpus, store, settings, runner, progress or (lambda what, done, total: None))
+    before = sum(key in store.labels for key in keys)
     for number, (start, end) in enumerate(rounds(len(keys))):
         run.search(f"round {number + 1}: searching", keys[start:end], keys[:start])
     run.broadcast(keys)
@@ -96,6 +99,7 @@ def tune(
     labels = [store.labels[key] for key in keys if key in store.labels]
     return Report(
         len(labels),
+        before,
         sum(label.gain > 0 for label in labels),
         sum(label.oz for label in labels),
         sum(label.best.value for label in labels),
