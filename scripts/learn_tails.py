@@ -1,11 +1,12 @@
-"""The tail that ships: the passes which, run behind any list, most often still help (`tuner.finish`).
+"""The tails that ship: the passes which, run behind any list, most often still help (`tuner.finish`).
 
     python scripts/learn_tails.py --corpus build/corpus --objective instructions
 
 Takes training functions and the first lists of the coreset. Pass by pass, the tail gets the pass that adds most to what
 the lists gain on these functions, each alone, the first three together, and all together, the best state on the way
-counting each time; it ends where the best pass adds too little. Writes
-`src/secondpass/tuner/knowledge_data/tails.json`. Some minutes an objective.
+counting each time; it ends where the best pass adds too little. With --others it stays as it is, and the tails are
+learned that run behind the best states that are left then: of the passes that often follow each other in winners,
+those that together add most. Writes `src/secondpass/tuner/knowledge_data/tails.json`. Some minutes an objective.
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ import argparse
 import json
 import random
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +31,10 @@ from secondpass.llvm.passes import Words
 from secondpass.llvm.sandbox import Sandbox
 from secondpass.llvm.vocabulary import VOCABULARY
 from secondpass.prompt import Objective
-from secondpass.tuner.coreset import coreset
+from secondpass.tuner.coreset import coreset, shipped
 from secondpass.tuner.explorer import Explorer, State
-from secondpass.tuner.search import OZ
+from secondpass.tuner.finish import Tails, tails
+from secondpass.tuner.search import OZ, Search
 
 TARGET = Path(__file__).parent.parent / "src" / "secondpass" / "tuner" / "knowledge_data" / "tails.json"
 WORDS = [entry.text for entry in VOCABULARY]
@@ -39,6 +43,10 @@ SMALLEST, LARGEST = 15, 400
 ENOUGH = 0.02
 """The three gains' relative increases together that a pass must bring."""
 UNUSABLE = 1 << 30
+CANDIDATES, LENGTHS = 600, (1, 2, 3, 4, 5, 6)
+"""Passes in a row that are tried as other tails, of these lengths."""
+STARTS = 4
+"""Lists of the coreset whose ends they are tried behind, each list alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +97,54 @@ class Continue:
             return Continued(Status.OK, oz=after(OZ), reached=tuple(reached), following=tuple(following))
 
 
+@dataclass(frozen=True, slots=True)
+class Followed(Outcome):
+    """What tails add to lists on a function.
+
+    Attributes:
+        oz: its value at -Oz.
+        reached: the least on the way of each list and the first tail, (lists,).
+        following: the least on the way of each candidate behind the state where that was, (lists, candidates).
+    """
+
+    oz: int = 0
+    reached: tuple[int, ...] = ()
+    following: tuple[tuple[int, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Follow:
+    """Try candidates for other tails. Called in a worker with a function's bitcode."""
+
+    objective: Objective
+    lists: tuple[Words, ...]
+    tail: Words
+    candidates: tuple[Words, ...]
+
+    def __call__(self, bitcode: bytes, _: str) -> Outcome:
+        """What comes out."""
+        reached: list[int] = []
+        following: list[tuple[int, ...]] = []
+        with Explorer(bitcode, self.objective, 20) as explorer:
+            for words in self.lists:
+                search = Search(explorer)
+                search.try_list((*words, *self.tail))
+                if search.best is None:
+                    return Outcome(Status.BROKEN, "a list fails on it")
+                best, value = search.lists[search.best], search.value(search.best)
+                reached.append(value)
+                values: list[int] = []
+                for candidate in self.candidates:
+                    search = Search(explorer)
+                    search.try_list((*best, *candidate))
+                    values.append(value if search.best is None else min(value, search.value(search.best)))
+                following.append(tuple(values))
+            oz = explorer.confirm(OZ)
+        if oz is None:
+            return Outcome(Status.BROKEN, "-Oz fails on it")
+        return Followed(Status.OK, oz=oz, reached=tuple(reached), following=tuple(following))
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--corpus", type=Path, required=True)
@@ -97,15 +153,29 @@ def main() -> int:
     parser.add_argument("--lists", type=int, default=6, help="of the coreset")
     parser.add_argument("--longest", type=int, default=8, help="passes of the tail at most")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--others", type=int, metavar="N", help="learn N other tails, and keep the first as it is")
     options = parser.parse_args()
     corpus = Corpus(options.corpus)
     keys = [it.hash for it in corpus.select("train", largest=LARGEST) if it.source >= SMALLEST]
-    keys = corpus.in_order_of_shards(random.Random(options.seed).sample(keys, options.functions))
+    keys = corpus.in_order_of_shards(random.Random(options.seed).sample(keys, min(options.functions, len(keys))))
     modules = [corpus.bitcode(key) for key in keys]
     lists = tuple(it.words for it in coreset(options.objective, options.lists))
+    before = tails(options.objective)
+    if options.others:
+        found = Tails(before.first, tuple(other_tails(modules, options.objective, before.first, options.others)))
+    else:
+        found = Tails(first_tail(modules, options.objective, lists, options.longest), before.others)
+    every: dict[str, Any] = json.loads(TARGET.read_text())
+    every[options.objective] = {"first": " ".join(found.first), "others": [" ".join(it) for it in found.others]}
+    TARGET.write_text(json.dumps(every, indent=1) + "\n")
+    return 0
+
+
+def first_tail(modules: Sequence[bytes], objective: Objective, lists: tuple[Words, ...], longest: int) -> Words:
+    """The tail behind every list, pass by pass."""
     tail: Words = ()
-    while len(tail) < options.longest:
-        found = list(continued(modules, Continue(options.objective, lists, tail)))
+    while len(tail) < longest:
+        found = list(continued(modules, Continue(objective, lists, tail)))
         before, after = gains(found)
         more = ((after - before[:, None]) / before[:, None]).sum(axis=0)
         best = int(more.argmax())
@@ -114,10 +184,45 @@ def main() -> int:
         if more[best] < ENOUGH:
             break
         tail = (*tail, WORDS[best])
-    tails = json.loads(TARGET.read_text())
-    TARGET.write_text(json.dumps({**tails, options.objective: " ".join(tail)}, indent=1) + "\n")
-    print(f"{TARGET.name}, {options.objective}: {' '.join(tail)}")
-    return 0
+    return tail
+
+
+def other_tails(modules: Sequence[bytes], objective: Objective, tail: Words, most: int) -> Iterator[Words]:
+    """Tails for the states where the first one ends: greedily, what adds most to the mean gain."""
+    lists = tuple(it.words for it in coreset(objective, STARTS))
+    candidates = in_a_row(objective)
+    found = list(followed(modules, Follow(objective, lists, tail, candidates)))
+    oz = np.array([it.oz for it in found for _ in it.reached])
+    reached = np.array([it.reached for it in found]).ravel()
+    following = np.array([it.following for it in found]).reshape(len(reached), len(candidates))
+    print(f"{len(found)} functions: mean gain {1 - np.minimum(reached / oz, 1).mean():.2%}")
+    for _ in range(most):
+        added = np.maximum(np.minimum(reached, oz)[:, None] - following, 0) / oz[:, None]
+        best = int(added.mean(axis=0).argmax())
+        if not added[:, best].any():
+            return
+        reached = np.minimum(reached, following[:, best])
+        print(f"{1 - np.minimum(reached / oz, 1).mean():.2%} with {' '.join(candidates[best])}", flush=True)
+        yield candidates[best]
+
+
+def in_a_row(objective: Objective) -> tuple[Words, ...]:
+    """The passes that most often follow each other in winners, the longer ones counting more."""
+    known, counted = set(WORDS), Counter[Words]()
+    for words, weight in shipped(objective).winners.items():
+        if known.issuperset(words):
+            for length in LENGTHS:
+                parts = {words[at : at + length] for at in range(len(words) - length + 1)}
+                counted.update(dict.fromkeys(parts, weight * length))
+    return tuple(words for words, _ in counted.most_common(CANDIDATES))
+
+
+def followed(modules: Sequence[bytes], unit: Follow) -> Iterator[Followed]:
+    """The functions' outcomes; none of one that a pass kills the worker on."""
+    with Sandbox(timeout=120, fork=True) as sandbox:
+        for _, (outcome,) in sandbox.run(Job(module, ("",), str(at), each=unit) for at, module in enumerate(modules)):
+            if isinstance(outcome, Followed):
+                yield outcome
 
 
 def continued(modules: Sequence[bytes], unit: Continue) -> Iterator[Continued]:

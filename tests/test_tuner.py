@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections import Counter
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from compiling import CODEC, PROGRAM, SECONDPASS, unoptimised
@@ -24,7 +25,7 @@ from secondpass.tuner import labels as labels_module
 from secondpass.tuner import tune as tune_module
 from secondpass.tuner.coreset import coreset, greedy_cover, shipped
 from secondpass.tuner.explorer import Explorer
-from secondpass.tuner.finish import Finish, finished, tail
+from secondpass.tuner.finish import Finish, Tails, finished, tails
 from secondpass.tuner.knowledge import Knowledge, Sampler
 from secondpass.tuner.search import OZ, Budget, Found, Search
 from secondpass.tuner.work import BroadcastUnit, Item, Searched, SearchUnit, Settings, after_death, culprit
@@ -518,7 +519,7 @@ def test_what_a_worker_did_before_changes_no_outcome():
 def test_a_finished_list_is_the_best_of_its_beginnings_and_of_what_the_tail_adds(objective):
     rng = random.Random(5)
     lists = {name: [random_list(rng) for _ in range(3)] for name in sorted(FUNCTIONS)[:8]}
-    unit = Finish(objective, tail(objective))
+    unit = Finish(objective, tails(objective))
     with Sandbox(1) as sandbox:
         outcomes = dict(finished(lists, FUNCTIONS.__getitem__, unit, sandbox))
         assert outcomes.keys() == lists.keys()
@@ -528,7 +529,7 @@ def test_a_finished_list_is_the_best_of_its_beginnings_and_of_what_the_tail_adds
             with Explorer(FUNCTIONS[name], objective) as explorer:
                 assert explorer.confirm(best.passes) == best.value
                 ends = [explorer.confirm(words) for words in lists[name]]
-                states = [state for words in lists[name] for state, _ in explorer.along((*words, *unit.tail))]
+                states = [state for words in lists[name] for state, _ in explorer.along((*words, *unit.tails.first))]
                 near = min(state.instructions for state in states)
             assert best.value <= min(it for it in ends if it is not None)
             assert objective is Objective.BYTES or best.value <= near
@@ -536,10 +537,35 @@ def test_a_finished_list_is_the_best_of_its_beginnings_and_of_what_the_tail_adds
     assert better >= 2
 
 
+@pytest.mark.parametrize("objective", list(Objective))
+def test_other_tails_lead_on_from_the_best_states(objective):
+    lists = {name: [("sroa", "gvn"), ("mem2reg",)] for name in FUNCTIONS}
+    values = []
+    with Sandbox() as sandbox:
+        for shipped in (Tails(tails(objective).first), tails(objective)):
+            unit = Finish(objective, shipped)
+            found = dict(finished(lists, FUNCTIONS.__getitem__, unit, sandbox))
+            values.append({name: outcome.found[0].value for name, outcome in found.items()})
+    before, after = values
+    assert before.keys() == after.keys() == lists.keys()
+    assert all(after[name] <= before[name] for name in lists)
+    assert sum(after.values()) < sum(before.values())
+
+
+def test_large_functions_get_fewer_other_tails(monkeypatch):
+    others = tuple(("sroa", "gvn", "dse")[: number % 3 + 1] for number in range(12))
+    unit, tried = Finish(Objective.INSTRUCTIONS, Tails((), others)), []
+    search = SimpleNamespace(ranked=lambda: iter([(1, ("dce",)), (2, ("adce",))]), try_list=tried.append)
+    for instructions, count in ((10, 12), (5_000, 6), (1_000_000, 2)):
+        tried.clear()
+        unit._follow(search, instructions)
+        assert tried == [((("dce",), ("adce",))[number % 2][0], *others[number]) for number in range(count)]
+
+
 def test_a_list_that_kills_its_worker_costs_no_other_list():
     lists = {LONG: [("mem2reg",), ("sroa", "trigger-crash-module")]}
     with Sandbox(1) as sandbox:
-        ((name, outcome),) = finished(lists, FUNCTIONS.__getitem__, Finish(Objective.INSTRUCTIONS, ()), sandbox)
+        ((name, outcome),) = finished(lists, FUNCTIONS.__getitem__, Finish(Objective.INSTRUCTIONS, Tails()), sandbox)
     assert (name, outcome.found[0].passes) == (LONG, ("mem2reg",))
 
 

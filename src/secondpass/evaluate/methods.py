@@ -32,7 +32,7 @@ from secondpass.model.manifest import MANIFEST, NETWORK, TOKENIZER
 from secondpass.prompt import Answer, Objective, OptimizePrompt
 from secondpass.strategies.base import Attempt, Budget, Function, Session, Strategy
 from secondpass.tuner.coreset import coreset
-from secondpass.tuner.finish import Finish, finished, tail
+from secondpass.tuner.finish import Finish, finished, tails
 from secondpass.tuner.labels import Label
 from secondpass.tuner.work import Searched
 from secondpass.workers import answer_all
@@ -198,7 +198,7 @@ class Finished:
     @property
     def facts(self) -> Mapping[str, Any]:
         """See `Method`."""
-        return {"of": self.of.facts, "chosen": self.chosen, "tail": tail(Objective.INSTRUCTIONS)}
+        return {"of": self.of.facts, "chosen": self.chosen, "tails": asdict(tails(Objective.INSTRUCTIONS))}
 
     def trials(self, cases: Sequence[Case]) -> Iterator[Trials]:
         """See `Method`."""
@@ -209,7 +209,7 @@ class Finished:
         yield from (Trials(key, (), 0.0) for key, lists in usable.items() if not lists)
         waiting = {key: lists for key, lists in usable.items() if lists}
         modules = {case.key: case.bitcode for case in cases}
-        unit = Finish(Objective.INSTRUCTIONS, tail(Objective.INSTRUCTIONS))
+        unit = Finish(Objective.INSTRUCTIONS, tails(Objective.INSTRUCTIONS))
         with Sandbox(reproducible=True) as sandbox:
             for key, outcome in finished(waiting, modules.__getitem__, unit, sandbox):
                 found = outcome.found if isinstance(outcome, Searched) else ()

@@ -29,7 +29,7 @@ from secondpass.llvm.sandbox import Sandbox
 from secondpass.prompt import Answer, Form, Malformed, Objective, OptimizePrompt
 from secondpass.tuner import search
 from secondpass.tuner.coreset import shipped
-from secondpass.tuner.finish import Finish, finished, tail
+from secondpass.tuner.finish import Finish, finished, tails
 from secondpass.tuner.work import Item, Searched, SearchUnit, Settings, outcomes
 
 MOST_ANSWERS = 1_000
@@ -322,11 +322,11 @@ class Session:
             Spent: the budget allows no other list.
         """
         self.affordable(1)
-        answers = (it.verdict.answer for it in self.attempts)
-        tried = dict.fromkeys(it.passes for it in answers if isinstance(it, Answer))
+        usable = (it.verdict.answer for it in self.attempts if it.verdict.target is not None)
+        tried = dict.fromkeys(it.passes for it in usable if isinstance(it, Answer))
         if not tried:
             return
-        unit = Finish(self.function.objective, tail(self.function.objective))
+        unit = Finish(self.function.objective, tails(self.function.objective))
         lists = {self.function.name: [it.words for it in tried]}
         for _, outcome in finished(lists, self._module, unit, self._sandbox):
             if isinstance(outcome, Searched) and (best := PassList.of(*outcome.found[0].passes)) not in tried:

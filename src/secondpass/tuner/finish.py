@@ -1,10 +1,11 @@
-"""What nearly every list can still be given: a tail of passes behind it, and an end where the value is least.
+"""What nearly every list can still be given: tails of passes behind it, and an end where the value is least.
 
 A list leads a function through states, and the last of them is not always the smallest; what a list leaves undone,
-the same few passes often do, whatever the list. So each list is walked pass by pass, the tail behind it, and the best
-of all states on the way is kept, with the passes that lead there. That costs some ten passes a list, a small part
-of what a model's answer costs, and finds more than a second answer does (docs/experiments.md). The tail of each
-objective was learned from training functions (`scripts/learn_tails.py`).
+the same few passes often do, whatever the list. So each list is walked pass by pass, a tail behind it, and then other
+tails behind the best of the states that all lists came through; the best of all states is kept, with the passes that
+lead there. That costs some ten passes a list and some fifty a function, a small part of what a model's answer costs,
+and finds more than a second answer does (docs/experiments.md). The tails of each objective were learned from training
+functions (`scripts/learn_tails.py`).
 """
 
 from __future__ import annotations
@@ -30,14 +31,33 @@ from secondpass.tuner.work import Item, Searched, forget_stderr, outcomes
 _CONFIRMED = 2
 """Best states whose lists are compiled in one piece."""
 _STEP_SECONDS = 10.0
+_FEWEST, _WORK = 2, 30_000
+"""Other tails on the largest functions, and on the others: as many as lead over so many instructions."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tails:
+    """Passes that often still help.
+
+    Attributes:
+        first: behind every list.
+        others: behind the best states, the most useful tail first.
+    """
+
+    first: Words = ()
+    others: tuple[Words, ...] = ()
 
 
 @cache
-def tail(objective: Objective) -> Words:
-    """The passes of the tail that ships, as far as the LLVM in force has them."""
+def tails(objective: Objective) -> Tails:
+    """The tails that ship, as far as the LLVM in force has their passes."""
     text = resources.files("secondpass.tuner").joinpath("knowledge_data", "tails.json").read_text()
-    known = {entry.text for entry in load().vocabulary()}
-    return tuple(word for word in json.loads(text)[objective].split() if word in known)
+    data, known = json.loads(text)[objective], {entry.text for entry in load().vocabulary()}
+
+    def usable(tail: str) -> Words:
+        return tuple(word for word in tail.split() if word in known)
+
+    return Tails(usable(data["first"]), tuple(map(usable, data["others"])))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +66,11 @@ class Finish:
 
     Attributes:
         objective: what to make small.
-        tail: passes that run behind each list.
+        tails: what runs behind the lists.
     """
 
     objective: Objective
-    tail: Words
+    tails: Tails
 
     def __call__(self, bitcode: bytes, text: str) -> Outcome:
         """The best list, as it is compiled in one piece: in rare cases that is not what its passes do one by one."""
@@ -62,7 +82,8 @@ class Finish:
                 found: list[Found] = []
                 for words in item.lists:
                     found += search.confirmed([words], 1)
-                    search.try_list((*words, *self.tail))
+                    search.try_list((*words, *self.tails.first))
+                self._follow(search, explorer.root.instructions)
                 best = [explorer.useful(words) or words for _, words in islice(search.ranked(), _CONFIRMED)]
                 found = sorted([*found, *search.confirmed(best, _CONFIRMED)], key=_rank)
         except LLVMError as error:
@@ -71,6 +92,14 @@ class Finish:
             return Outcome(Status.BROKEN, "no list can be used on it")
         seconds = time.perf_counter() - started
         return Searched(Status.OK, seconds=seconds, found=tuple(found[:1]), compiles=search.compiles)
+
+    def _follow(self, search: Search, instructions: int) -> None:
+        """Try the other tails behind the best state, and in turn behind one of the next best: several ways lead on."""
+        for number, tail in enumerate(self.tails.others[: max(_FEWEST, _WORK // instructions)]):
+            ranked = list(islice(search.ranked(), number // 2 + 2))
+            if ranked:
+                _, words = ranked[0 if number % 2 == 0 else -1]
+                search.try_list((*words, *tail))
 
 
 def _rank(found: Found) -> tuple[int, int]:
