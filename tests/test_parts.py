@@ -99,6 +99,64 @@ def test_a_static_function_with_one_call_is_inlined():
         assert sorted(name for level in parts.levels for name in level) == ["all", "count", "name", "twice", "work"]
 
 
+WEAK = """
+__attribute__((weak)) const int limit = 5;
+__attribute__((weak)) int wanted = 0;
+__attribute__((weak)) void hook(void) {}
+__attribute__((weak)) int ident(int x) { return x; }
+int squared(void) { return limit * limit + wanted; }
+int hooked(int n) { hook(); return ident(n) + 1; }
+"""
+STRONG = """
+#include <stdio.h>
+extern int squared(void), hooked(int);
+const int limit = 42;
+int wanted = 7, hooks;
+void hook(void) { hooks++; }
+int ident(int x) { return x * 100; }
+int main(void) { int h = hooked(3); printf("%d %d %d\\n", squared(), h, hooks); }
+"""
+
+
+@needs_linker
+def test_what_the_linker_may_replace_is_not_known(tmp_path):
+    (tmp_path / "strong.c").write_text(STRONG)
+    with rebuilt(unoptimised_text(WEAK)) as module:
+        module.run("simplifycfg,instcombine<no-verify-fixpoint>,adce")  # as whole modules are treated at last
+        (tmp_path / "weak.o").write_bytes(module.emit("obj"))
+        assert linkages(module.to_text())["hook"] == "weak"
+    assert linked_output(tmp_path, tmp_path / "strong.c", tmp_path / "weak.o") == "1771 301 1\n"
+
+
+def test_merged_functions_promise_no_more_than_their_source():
+    source = "inline int same(int *p) { return *p; }\nint both(int *p) { return same(p) + same(p + 1); }"
+    with Module.parse(unoptimised_text(source, language="c++")) as module, Parts(module) as parts:
+        (name,) = (it for it in parts.names if "same" in it)
+        with Module.parse(parts.source(name)) as part:
+            part.run(PassList.of("sroa", "function-attrs"))
+            text = part.to_text()
+    assert linkages(text)[name] == "weak_odr"
+    assert "memory(" not in text
+
+
+DEEP = """
+void sink(char *, int);
+int next(void);
+static void report(int l) { char buffer[60000]; sink(buffer, l); buffer[3] = l; sink(buffer + 7, l); }
+static int through(int d);
+int parse(int d) { int t = next(), s = 0; if (t < 0) report(d); while (t-- > 0) s += through(d); return s; }
+static int through(int d) { return parse(d + 1) * 3 + next(); }
+"""
+
+
+def test_what_needs_much_of_the_stack_stays_out_of_recursive_functions():
+    with rebuilt(unoptimised_text(DEEP)) as module:
+        assert {it.name for it in module.functions()} == {"parse", "report"}  # the small one is inlined
+    plain = DEEP.replace("s += through(d)", "s += next()")
+    with rebuilt(unoptimised_text(plain)) as module:
+        assert {it.name for it in module.functions()} == {"parse"}
+
+
 def test_nothing_changes_but_what_is_put_in():
     with Module.parse(unoptimised_text(STATIC)) as module, Parts(module) as parts:
         with parts.assemble() as before:

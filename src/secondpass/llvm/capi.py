@@ -24,7 +24,7 @@ MODULE_INSTRUCTION_COUNT = "_ZNK4llvm6Module19getInstructionCountEv"
 FUNCTION_INSTRUCTION_COUNT = "_ZNK4llvm8Function19getInstructionCountEv"
 
 # LLVMLinkage, LLVMVisibility (llvm-c/Core.h)
-EXTERNAL, AVAILABLE_EXTERNALLY, LINKONCE_ODR, WEAK_ODR, APPENDING, INTERNAL, PRIVATE = 0, 1, 3, 6, 7, 8, 9
+EXTERNAL, AVAILABLE_EXTERNALLY, LINKONCE_ODR, WEAK, WEAK_ODR, APPENDING, INTERNAL, PRIVATE = 0, 1, 3, 5, 6, 7, 8, 9
 DEFAULT_VISIBILITY, HIDDEN = 0, 1
 # LLVMUnnamedAddr
 GLOBAL_UNNAMED = 2
@@ -92,6 +92,8 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "LLVMGetUser": (_P, (_P,)),
     "LLVMIsACallInst": (_P, (_P,)),
     "LLVMIsAInvokeInst": (_P, (_P,)),
+    "LLVMIsAAllocaInst": (_P, (_P,)),
+    "LLVMGetAllocatedType": (_P, (_P,)),
     "LLVMGetCalledValue": (_P, (_P,)),
     "LLVMGetInstructionParent": (_P, (_P,)),
     "LLVMGetBasicBlockParent": (_P, (_P,)),
@@ -123,7 +125,9 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "LLVMPassBuilderOptionsSetLoopInterleaving": (None, (_P, _I)),
     "LLVMPassBuilderOptionsSetLoopVectorization": (None, (_P, _I)),
     "LLVMPassBuilderOptionsSetSLPVectorization": (None, (_P, _I)),
-    # llvm-c/TargetMachine.h
+    # llvm-c/Target.h, TargetMachine.h
+    "LLVMGetModuleDataLayout": (_P, (_P,)),
+    "LLVMABISizeOfType": (ctypes.c_uint64, (_P, _P)),
     "LLVMGetFirstTarget": (_P, ()),
     "LLVMGetNextTarget": (_P, (_P,)),
     "LLVMGetTargetName": (_S, (_P,)),

@@ -386,15 +386,19 @@ class Module:
         return counter(function) if counter is not None else self._walk_count(function)
 
     def _walk_count(self, function: int) -> int:
-        api, count = self._api, 0
-        block = api.LLVMGetFirstBasicBlock(function)
+        return sum(1 for block in self._blocks(function) for _ in self._instructions(block))
+
+    def _blocks(self, function: int) -> Iterator[int]:
+        block = self._api.LLVMGetFirstBasicBlock(function)
         while block:
-            instruction = api.LLVMGetFirstInstruction(block)
-            while instruction:
-                count += 1
-                instruction = api.LLVMGetNextInstruction(instruction)
-            block = api.LLVMGetNextBasicBlock(block)
-        return count
+            yield block
+            block = self._api.LLVMGetNextBasicBlock(block)
+
+    def _instructions(self, block: int) -> Iterator[int]:
+        instruction = self._api.LLVMGetFirstInstruction(block)
+        while instruction:
+            yield instruction
+            instruction = self._api.LLVMGetNextInstruction(instruction)
 
     def _attribute_kind(self, name: bytes) -> int:
         return self._api.LLVMGetEnumAttributeKindForName(name, len(name))

@@ -33,7 +33,10 @@ _INLINABLE = 100
 _LOCAL = (capi.INTERNAL, capi.PRIVATE)
 _BINDING = (capi.EXTERNAL, capi.LINKONCE_ODR, capi.WEAK_ODR, *_LOCAL)
 """Linkages under which the body that is there does what the one that will be linked does."""
-
+_MERGED = (capi.LINKONCE_ODR, capi.WEAK_ODR)
+"""Those under which the linker may take another body, that does the same but need not promise the same."""
+_DEEP_FRAME = 1024
+"""Bytes of local variables that LLVM, too, inlines into no recursive function."""
 
 _ALIAS = re.compile(
     r"""^(@(?:[-\w.$]+|"[^"]*"))\ =\ (?:[\w()]+\ )*alias\ (.*),\ ptr\ @([-\w.$]+|"[^"]*")$""", re.MULTILINE | re.VERBOSE
@@ -67,7 +70,7 @@ class Parts:
             self._bodies: dict[str, bytes] = {}
             for name, part in self._whole.split():
                 with part:
-                    self._bodies[name] = _Whole.copy_of(part).without_variables()
+                    self._bodies[name] = _Whole.copy_of(part).as_part(name, self._symbols[name].linkage)
         except BaseException:
             self.close()
             raise
@@ -215,16 +218,22 @@ class _Whole(Module):
         return pinned
 
     def inline_single_calls(self) -> None:
-        """Inline static functions that are called in one place and used nowhere else, as -Oz does."""
+        """Inline static functions that are called in one place and used nowhere else, as -Oz does.
+
+        One with much on its stack stays out of functions that call themselves, if through others: each of their frames
+        would hold it.
+        """
         api = self._api
         kind = self._attribute_kind(b"alwaysinline")
         marked: list[int] = []
+        callees = self.calls()
         for function in self._defined():
             users = list(self._users(function))
             if (
                 api.LLVMGetLinkage(function) in _LOCAL
                 and len(users) == 1
-                and self._caller(users[0], function)
+                and (caller := self._caller(users[0], function))
+                and not (self._frame(function) > _DEEP_FRAME and _calls_itself(caller, callees))
                 and not self._has(function, b"noinline")
                 and not self._has(function, b"alwaysinline")
             ):
@@ -263,11 +272,23 @@ class _Whole(Module):
                     callees[caller].add(self._name(function))
         return callees
 
-    def without_variables(self) -> bytes:
-        """As bitcode, with every variable that other parts see defined elsewhere; closes the module."""
+    def as_part(self, name: str, linkage: int) -> bytes:
+        """As bitcode, with variables that other parts see defined elsewhere; closes the module.
+
+        What the linker may replace stays so, function and variables: nothing may be concluded from what is there.
+
+        Args:
+            name: of the function that it defines.
+            linkage: which that has in the whole module.
+        """
         with self:
+            if linkage not in _BINDING or linkage in _MERGED:
+                kept = capi.WEAK_ODR if linkage in _MERGED else capi.WEAK  # weak, not linkonce: it has no users here
+                self._api.LLVMSetLinkage(self._function(name), kept)
             for variable in self._values("Global"):
-                if not self._api.LLVMIsDeclaration(variable) and self._api.LLVMGetLinkage(variable) != capi.PRIVATE:
+                linkage = self._api.LLVMGetLinkage(variable)
+                defined = not self._api.LLVMIsDeclaration(variable)
+                if defined and linkage in _BINDING and linkage != capi.PRIVATE:
                     self._api.LLVMSetLinkage(variable, capi.AVAILABLE_EXTERNALLY)
             return self.to_bitcode()
 
@@ -317,6 +338,16 @@ class _Whole(Module):
             self._api.LLVMIsGlobalConstant(value) and self._api.LLVMGetUnnamedAddress(value) == capi.GLOBAL_UNNAMED
         )
 
+    def _frame(self, function: int) -> int:
+        """Bytes of a function's local variables."""
+        api = self._api
+        layout, size = api.LLVMGetModuleDataLayout(self._module), 0
+        for block in self._blocks(function):
+            for instruction in self._instructions(block):
+                if api.LLVMIsAAllocaInst(instruction):
+                    size += api.LLVMABISizeOfType(layout, api.LLVMGetAllocatedType(instruction))
+        return size
+
     def _users(self, value: int) -> Iterator[int]:
         use = self._api.LLVMGetFirstUse(value)
         while use:
@@ -351,6 +382,18 @@ def levels(callees: Mapping[str, Set[str]]) -> Iterator[tuple[str, ...]]:
                 depth[name] = max(depth[name], depth[callee] + 1)
     for level in range(max(depth.values(), default=-1) + 1):
         yield tuple(name for name in callees if depth[name] == level)
+
+
+def _calls_itself(name: str, callees: Mapping[str, Set[str]]) -> bool:
+    """Whether a function does, if through others."""
+    reached: set[str] = set()
+    waiting = list(callees[name])
+    while waiting:
+        callee = waiting.pop()
+        if callee not in reached:
+            reached.add(callee)
+            waiting += callees[callee]
+    return name in reached
 
 
 def _unquoted(name: str) -> str:
