@@ -1,11 +1,13 @@
 """Command lines of real builds, read."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from secondpass.driver.command import read_command
 from secondpass.errors import InputError
+from secondpass.response_files import split
 
 
 @pytest.mark.parametrize(
@@ -16,9 +18,9 @@ from secondpass.errors import InputError
         ("-DX=1 -Iinc -I inc2 -isystem c.c -include pre.h -Oz -c src/a.cpp -MMD -MF a.d", ["src/a.cpp"], ""),
         ("-Oz a.c b.cc c.o -lm -L lib.c -Wl,-O1 -Xlinker x.c -T script.c -o prog", ["a.c", "b.cc"], "prog"),
         ("-Oz -c -xc a -x c++ b -x none c.c", ["a", "b", "c.c"], ""),
-        ("-O2 -Oz -c -- -odd.c", ["-odd.c"], ""),
         ("-Oz -flto -fno-lto -c a.c", ["a.c"], ""),
         ("-Oz -mllvm -enable-machine-outliner -c a.i", ["a.i"], ""),
+        ("-Oz --sysroot=/x --sysroot /y --param z=1 -Xclang -fno-pch-timestamp -c a.c", ["a.c"], ""),
         ("-g -Oz -fPIC -pthread -std=gnu11 -fdata-sections -c ../x/a.C -Wp,-D_FORTIFY_SOURCE=2", ["../x/a.C"], ""),
     ],
 )
@@ -55,6 +57,15 @@ def test_what_is_compiled_for_size_is_ours(line, sources, output):
         ("-Oz -c -o a.o a.c b.c", "no file of its own"),
         ("-Oz -MD a.c -o a", "dependencies"),
         ("-Oz -x c a -o prog", "languages"),
+        ("-Oz -c -- a.c", "-- is asked for"),
+        ("-Oz -c a.c b.S", "b.S is no C or C++"),
+        ("-Oz --compile a.c", "--compile"),
+        ("-Oz -c --include a.h a.c", "--include"),
+        ("-Oz -c a.c --output=b.o", "--output=b.o"),
+        ("-Oz -c a.c --driver-mode=g++", "--driver-mode=g++"),
+        ("-Oz -c a.c -fstack-usage", "-fstack-usage"),
+        ("-Oz -c a.c -foptimization-record-file=x", "-foptimization-record-file=x"),
+        ("-Oz -c a.c -Xclang -ast-dump", "-Xclang -ast-dump"),
     ],
 )
 def test_everything_else_is_left_to_clang_and_the_reason_is_known(line, reason):
@@ -76,10 +87,46 @@ def test_response_files_are_read_as_gcc_reads_them(tmp_path):
     assert [it.path for it in command.sources] == [Path("a b.c")]
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a\\ b 'c\\'d' \"e\\\"f\"", ["a b", "c'd", 'e"f']),
+        ("'-DS=\"zz\\t1\"'", ['-DS="zzt1"']),  # where a shell keeps the backslash
+        ("''\n\t x\\", ["", "x"]),
+        ("'never ended", ["never ended"]),
+        ("", []),
+    ],
+)
+def test_response_files_are_split_as_clang_splits_them(text, words):
+    assert list(split(text)) == words
+
+
 def test_a_response_file_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="binary: the response file cannot be read"):
         read_command([f"@{tmp_path / 'binary'}"])
+
+
+def test_the_name_of_an_object_may_be_joined_to_its_option():
+    command = read_command("-Oz -c a.c -ob/c.o".split())
+    assert (command.output, command.without_files()) == ("b/c.o", ["-Oz"])
+
+
+def test_the_compiler_for_cpp_takes_c_for_cpp():
+    languages = [it.language for it in read_command("-Oz -c a.c b.i d.cc".split(), cxx=True).sources]
+    assert languages == ["c++", "c++-cpp-output", "c++"]
+    assert [it.language for it in read_command("-Oz -c -x c a.c".split(), cxx=True).sources] == ["c"]
+
+
+def test_a_source_that_can_be_read_once_is_left_to_clang(tmp_path):
+    os.mkfifo(tmp_path / "pipe.c")
+    assert "can be read only once" in read_command(["-Oz", "-c", str(tmp_path / "pipe.c")]).untouched
+    assert not read_command(["-Oz", "-c", "-x", "c", "/dev/null"]).untouched
+
+
+def test_names_of_files_stay_as_they_are():
+    (source,) = read_command("-Oz -c .//a.c".split()).sources
+    assert source.word == ".//a.c"
 
 
 def test_options_for_other_steps_lose_files_outputs_and_dependencies():

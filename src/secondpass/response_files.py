@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -27,9 +26,32 @@ def expanded(words: Sequence[str], directory: Path, depth: int = 0) -> Iterator[
         file = directory / word[1:]
         if word.startswith("@") and depth < _DEEPEST and file.is_file():
             try:
-                held = shlex.split(file.read_text())
-            except (OSError, ValueError) as error:
+                held = list(split(file.read_text()))
+            except (OSError, UnicodeDecodeError) as error:
                 raise InputError(f"{word}: the response file cannot be read: {error}") from error
             yield from expanded(held, directory, depth + 1)
         else:
             yield word
+
+
+def split(text: str) -> Iterator[str]:
+    """The words of a response file, by the rules of GCC and clang: a backslash takes the next character as it is."""
+    word, quote, characters = None, "", iter(text)
+    for character in characters:
+        if character == "\\":
+            word = (word or "") + next(characters, "")
+        elif quote:
+            if character == quote:
+                quote = ""
+            else:
+                word = (word or "") + character
+        elif character in "'\"":
+            word, quote = word or "", character
+        elif character.isspace():
+            if word is not None:
+                yield word
+            word = None
+        else:
+            word = (word or "") + character
+    if word is not None:
+        yield word

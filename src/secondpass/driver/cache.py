@@ -68,9 +68,13 @@ class Cache:
     @classmethod
     def of_environment(cls) -> Cache:
         """The cache of `SECONDPASS_CACHE_DIR` and `SECONDPASS_CACHE_SIZE` (bytes; 0 for none), or the usual one."""
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         size = os.environ.get(SIZE, "")
-        return cls(Path(os.environ.get(DIRECTORY) or base / "secondpass"), int(size) if size.isdecimal() else _BYTES)
+        named, base = os.environ.get(DIRECTORY), os.environ.get("XDG_CACHE_HOME")
+        try:
+            directory = Path(named or Path(base or Path.home() / ".cache") / "secondpass")
+        except RuntimeError:  # there is no home
+            return cls(Path(), 0)
+        return cls(directory, int(size) if size.isdecimal() else _BYTES)
 
     def get(self, key: str) -> Cached | None:
         """What was made before."""

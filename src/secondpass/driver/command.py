@@ -7,6 +7,7 @@ Sources: clang's and GCC's manuals.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -32,27 +33,39 @@ _LANGUAGES = {
     **dict.fromkeys((".cc", ".cp", ".cxx", ".cpp", ".CPP", ".c++", ".C"), "c++"),
 }
 """Languages by suffix, as `-x` names them; a file with another suffix is compiled by clang alone, or linked."""
+_AS_CXX = {"c": "c++", "cpp-output": "c++-cpp-output"}
+PREPROCESSED = ("cpp-output", "c++-cpp-output")
+"""The languages whose sources no preprocessor reads."""
 
 _ALONE = re.compile(
     r"""
     -(E|S|M|MM|v|\#\#\#|fsyntax-only|emit-llvm|emit-ast|pg|p|save-temps.*|gsplit-dwarf.*|ftime-trace.*)
     | -(fsanitize|fprofile|fcs-profile|fplugin|fpass-plugin|fembed-bitcode|fmodule|fxray|finstrument-functions).*
-    | --(analyze|coverage|precompile|save-temps.*|help.*|version|target=.*|config.*)
     | -(ftest-coverage|target|arch|MJ|print-.*|dump.*|fopenmp.*|cc1|cc1as|serialize-diagnostics|Xarch_.*)
+    | -(fauto-profile|fprebuilt-module|fstack-usage|fsave-optimization|foptimization-record|fcallgraph-info).*
+    | --(?!((start|end)-no-unused-arguments|sysroot|param|(sysroot|param|gcc-toolchain|std|stdlib|rtlib)=.*)$).*
     """,
     re.VERBOSE,
 )
-"""Whatever asks for something else than an object, for more than an object, or for code that must stay as written."""
+"""Whatever asks for something else than an object, for more than an object, or for code that must stay as written; and
+what begins with two dashes, but for a few: the long spellings are many, and some take a word of their own."""
+_ACTIONS = re.compile(r"-(fsyntax-only|ast-.*|emit-.*|load|add-plugin|plugin|E|S|dump-.*|print-.*)")
+"""What makes something else of a source, said to clang's inner compiler (`-Xclang`)."""
 _DEPENDENCIES = frozenset(("-MD", "-MMD", "-MF", "-MT", "-MQ", "-MG", "-MP"))
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file to compile: where it stands among the words, and its language, as `-x` names it."""
+    """A file to compile: where it stands among the words, its name there, and its language, as `-x` names it."""
 
     index: int
-    path: Path
+    word: str
     language: str
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return Path(self.word)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +90,7 @@ class Command:
 
     def without_files(self) -> list[str]:
         """The options alone, but those that say what is made of the files: `-c`, `-o`, `-x` and the files."""
-        return _kept(self.words, lambda it: it not in ("", "-o", "-c") and not it.startswith("-x"))
+        return _kept(self.words, lambda it: it not in ("", "-c") and not it.startswith(("-x", "-o")))
 
     def without_dependencies(self) -> list[str]:
         """`without_files`, without those that write dependency files."""
@@ -100,32 +113,41 @@ class Command:
         return found
 
 
-def read_command(words: Sequence[str], *, force: bool = False) -> Command:
+def read_command(words: Sequence[str], *, cxx: bool = False, force: bool = False) -> Command:
     """Read a command line, without the compiler's name.
 
     Args:
         words: as they came.
+        cxx: whether the compiler is the one for C++, which takes C files for C++.
         force: whether every optimisation level is our business, not `-Oz` and `-Os` alone.
 
     Raises:
         InputError: a response file cannot be read.
     """
     words = tuple(expanded(words, Path.cwd()))
-    sources, language, level, output, flto = list[Source](), "", "", "", False
+    sources, others, language, level, output, flto = list[Source](), list[str](), "", "", "", False
     untouched = ""
     for index, option, value in _items(words):
         word = words[index]
         if not option:
             kind = language or _LANGUAGES.get(Path(word).suffix, "")
+            if cxx and not language:
+                kind = _AS_CXX.get(kind, kind)
             if word == "-":
                 untouched = untouched or "the source is standard input"
-            elif kind in _LANGUAGES.values():
-                sources.append(Source(index, Path(word), kind))
+            elif kind not in _LANGUAGES.values():
+                others.append(word)
+            elif not Path(word).is_file() and Path(word).exists() and word != os.devnull:
+                untouched = untouched or f"{word} can be read only once"
+            else:
+                sources.append(Source(index, word, kind))
         elif option == "-x" or (option.startswith("-x") and value is None):
             named = value if value is not None else word[2:]
             language = "" if named == "none" else named
-        elif option == "-o":
-            output = value or ""
+        elif option.startswith("-o"):
+            output = word[2:] if value is None else value
+        elif option == "-Xclang" and _ACTIONS.fullmatch(value or ""):
+            untouched = untouched or f"-Xclang {value} is asked for"
         elif re.fullmatch(r"-O([0-3sz]|fast|g)?", option):
             level = option
         elif option.startswith("-flto"):
@@ -140,17 +162,26 @@ def read_command(words: Sequence[str], *, force: bool = False) -> Command:
         "-c" in words,
         output,
         level,
-        untouched or _reason(words, sources, level, output, flto=flto, force=force),
+        untouched or _reason(words, sources, others, level, output, flto=flto, force=force),
     )
 
 
 def _reason(
-    words: Sequence[str], sources: Sequence[Source], level: str, output: str, *, flto: bool, force: bool
+    words: Sequence[str],
+    sources: Sequence[Source],
+    others: Sequence[str],
+    level: str,
+    output: str,
+    *,
+    flto: bool,
+    force: bool,
 ) -> str:
     """Why there is nothing to do for us in a command that asks for an object or a program."""
     compile_only = "-c" in words
     if not sources:
         return "nothing is compiled"
+    if compile_only and others:
+        return f"{others[0]} is no C or C++"
     if flto:
         return "link-time optimisation (-flto) is asked for"
     if not compile_only and any(it.startswith("-x") for it in words):
@@ -166,13 +197,11 @@ def _reason(
 
 def _items(words: Sequence[str]) -> Iterator[tuple[int, str, str | None]]:
     """Every option and every file: its index, the option (empty for a file), the next word where it takes one."""
-    index, files_only = 0, False
+    index = 0
     while index < len(words):
         word = words[index]
-        if files_only or not word.startswith("-") or word == "-":
+        if not word.startswith("-") or word == "-":
             yield index, "", None
-        elif word == "--":
-            files_only = True
         elif word in _WITH_WORD and index + 1 < len(words):
             yield index, word, words[index + 1]
             index += 1

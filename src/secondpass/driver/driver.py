@@ -8,6 +8,9 @@ before comes from the cache, by the preprocessed source and all that decides wha
 from __future__ import annotations
 
 import os
+import re
+import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,7 +24,7 @@ from pathlib import Path
 from secondpass import __version__
 from secondpass.driver.cache import Cache, Cached, key_of
 from secondpass.driver.client import forced
-from secondpass.driver.command import Command, Source, read_command
+from secondpass.driver.command import PREPROCESSED, Command, Source, read_command
 from secondpass.driver.log import Record, write
 from secondpass.errors import InputError, SecondpassError
 from secondpass.files import write_whole
@@ -32,6 +35,10 @@ CODEGEN = "SECONDPASS_CODEGEN"
 REAL = "SECONDPASS_REAL_CC"
 REAL_CXX = "SECONDPASS_REAL_CXX"
 _USUAL_EFFORT = 0
+_A_COMPILER = re.compile(r"(^|[/-])(clang|clang\+\+|gcc|g\+\+|cc|c\+\+|icx|icpx)(-[\d.]+)?$")
+"""What a compiler is called: where every file can be executed, a source could be."""
+_READS_MORE = re.compile(rb"\.incbin|\.include|^\s*(export\s+)?import\b", re.MULTILINE)
+"""What makes an object depend on files that preprocessing does not show: assembly, modules of C++."""
 _COLOURS = ("-fcolor-diagnostics", "-fno-color-diagnostics", "-fdiagnostics-color", "-fno-diagnostics-color")
 
 
@@ -52,7 +59,7 @@ def main(language: str, words: Sequence[str]) -> int:
         print(f"secondpass: {error}", file=sys.stderr)
         return error.exit_code
     try:
-        command = read_command(words, force=forced())
+        command = read_command(words, cxx=language == "c++", force=forced())
         if command.untouched or not compiler.is_clang:
             return _leave_to(compiler, words)
         with tempfile.TemporaryDirectory(prefix="secondpass-") as name:
@@ -80,7 +87,7 @@ def _compiler(language: str, words: Sequence[str]) -> tuple[_Compiler, list[str]
     words = list(words)
     if words[:1] == ["--real-cc"] and len(words) > 1:
         return _named(words[1]), words[2:]
-    if words and not words[0].startswith(("-", "@")) and os.access(words[0], os.X_OK) and Path(words[0]).is_file():
+    if words and _A_COMPILER.search(words[0]) and os.access(words[0], os.X_OK) and Path(words[0]).is_file():
         return _named(words[0]), words[1:]  # a launcher's words begin with the compiler
     named = os.environ.get(REAL_CXX if language == "c++" else REAL)
     return (_named(named) if named else _bundled(language)), words
@@ -110,6 +117,8 @@ def _leave_to(compiler: _Compiler, words: Sequence[str]) -> int:
     """Become the compiler."""
     sys.stdout.flush()
     sys.stderr.flush()
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, and what we become would too
+        signal.signal(number, signal.SIG_DFL)
     try:
         os.execvp(compiler.command[0], [*compiler.command, *words])
     except OSError as error:
@@ -122,6 +131,15 @@ def _warn(text: str) -> None:
 
 
 # One command
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """An object, what is logged of it, and whether another try would give the same: nothing failed, there was time."""
+
+    image: bytes
+    record: Record
+    final: bool
 
 
 class _Build:
@@ -142,111 +160,118 @@ class _Build:
     def run(self) -> int:
         """Compile every source, and link them where a program is asked for."""
         try:
-            objects: dict[int, str] = {}
-            for source in self._command.sources:
-                output = self._output(source)
-                code = self._compile(source, output)
-                if code:
-                    return code
-                objects[source.index] = str(output)
-            return 0 if self._command.compile_only else self._link(objects)
+            objects = {source.index: self._output(source) for source in self._command.sources}
+            codes = [self._compile(source, objects[source.index]) for source in self._command.sources]
+            failed = next(filter(None, codes), 0)
+            return failed if failed or self._command.compile_only else self._link(objects)
         finally:
             if self._cache.trouble:
                 _warn(self._cache.trouble)
             self._cache.close()
 
-    def _output(self, source: Source) -> Path:
+    def _output(self, source: Source) -> str:
         if not self._command.compile_only:
-            return self._folder / f"{source.index}-{source.path.stem}.o"
-        return Path(self._command.output or f"{source.path.stem}.o")
+            return str(self._folder / f"{source.index}-{source.path.stem}.o")
+        return self._command.output or f"{source.path.stem}.o"
 
     def _link(self, objects: Mapping[int, str]) -> int:
         words = [objects.get(index, word) for index, word in enumerate(self._command.words)]
         return subprocess.run([*self._compiler.command, *words], check=False).returncode
 
-    def _compile(self, source: Source, output: Path) -> int:
+    def _compile(self, source: Source, output: str) -> int:
         started = time.perf_counter()
         key = self._key(source, output) if self._cache.works else ""
         found = self._cache.get(key) if key else None
         if found is not None:
             _say(found.said)
-            write_whole(output, found.image)
+            write_whole(Path(output), found.image)
             record = replace(Record.of_json(found.record), cached=True)
         else:
-            code, said = self._by_clang(source, output)
+            theirs = self._folder / "clang.o"
+            code, said = self._by_clang(source, output, theirs)
             _say(said)
             if code:
                 return code
-            record = self._improve(source, output)
-            if key:
-                self._cache.put(key, Cached(output.read_bytes(), said, record.to_json()))
-        place = str(output.absolute()) if self._command.compile_only else ""
+            made = self._improved(source, theirs.read_bytes())
+            write_whole(Path(output), made.image)
+            record = made.record
+            if key and made.final:
+                self._cache.put(key, Cached(made.image, said, record.to_json()))
+        place = str(Path(output).absolute()) if self._command.compile_only else ""
         seconds = round(time.perf_counter() - started, 3)
         with suppress(OSError):  # a log that cannot be written is no reason to fail a build
             write(replace(record, source=str(source.path.absolute()), output=place, seconds=seconds))
         return 0
 
-    def _by_clang(self, source: Source, output: Path) -> tuple[int, str]:
-        """The object that clang -Oz makes, with everything else that the command writes."""
-        run = self._clang(source, output, *self._colour(), "-Oz", "-c", "-o", str(output))
+    def _by_clang(self, source: Source, output: str, made: Path) -> tuple[int, str]:
+        """The object that clang -Oz makes, with everything else that the command writes; clang's code and messages."""
+        run = self._clang(source, output, *self._colour(), "-Oz", "-c", "-o", str(made))
+        sys.stdout.buffer.write(run.stdout)
+        sys.stdout.flush()
         return run.returncode, run.stderr.decode("utf-8", "surrogateescape")
 
-    def _improve(self, source: Source, output: Path) -> Record:
-        """Put our object in the place of clang's where it is smaller."""
+    def _improved(self, source: Source, theirs: bytes) -> _Made:
+        """Our object where it is smaller than clang's, or else clang's."""
         from secondpass.driver.smaller import sizes, smaller_apart
         from secondpass.llvm import elf
 
-        theirs = output.read_bytes()
-        before = elf.text_size(theirs)
-        record = Record(source="", before=before, after=before, functions=sizes(theirs, theirs), effort=self._effort)
-        if not record.functions:
-            return record
+        record = Record(source="", effort=self._effort)
         try:
+            before = elf.text_size(theirs)
+            record = replace(record, before=before, after=before, functions=sizes(theirs, theirs))
+            if not record.functions:
+                return _Made(theirs, record, final=True)
             options = self._command.without_dependencies()
             made = smaller_apart(
-                self._compiler.command, options, source.path, source.language, self._effort, codegen=self._codegen
+                self._compiler.command, options, source.word, source.language, self._effort, codegen=self._codegen
             )
             record = replace(record, note=made.note)
             after = elf.text_size(made.image)
-            if after < before:
-                write_whole(output, made.image)
+            if after < before and elf.loaded_size(made.image) <= elf.loaded_size(theirs):
                 functions = sizes(theirs, made.image)
                 record = replace(record, after=after, functions=functions, codegen=made.options)
+                return _Made(made.image, record, final=made.complete)
+            return _Made(theirs, record, final=made.complete)
         except Exception as error:  # whatever is wrong with us, the build has its object
-            record = replace(record, note=f"as clang made it: {_text(error)}")
-            _warn(f"{source.path}: {_text(error)}; the object is clang's")
-        return record
+            _warn(f"{source.word}: {_text(error)}; the object is clang's")
+            return _Made(theirs, replace(record, note=f"as clang made it: {_text(error)}"), final=False)
 
-    def _key(self, source: Source, output: Path) -> str:
+    def _key(self, source: Source, output: str) -> str:
         """What the object depends on; empty where that cannot be known, or the source cannot be preprocessed."""
         command = self._command
         if any(it.startswith(("-Wp,-M", "-Xpreprocessor", "-include-pch")) for it in command.words):
             return ""
-        run = self._clang(source, output, "-Oz", "-E", "-o", "-")
-        if run.returncode:
+        if source.language in PREPROCESSED:
+            text = source.path.read_bytes()
+        else:
+            run = self._clang(source, output, "-Oz", "-E", "-o", "-")
+            text = run.stdout if not run.returncode else b""
+        if not text or _READS_MORE.search(text):
             return ""
         kept = command.without_dependencies()
         debug = any(it.startswith("-g") and it != "-g0" for it in kept)
-        facts = [*self._compiler.command, *kept, source.language, str(self._effort), str(self._codegen)]
-        facts += [__version__, _llvm()]
+        facts = [*self._compiler.command, *kept, *self._colour(), source.language, str(self._effort)]
+        facts += [str(self._codegen), __version__, _about(_library()), _about(shutil.which(self._compiler.command[0]))]
         facts += [str(Path.cwd())] if debug else []
-        return key_of([run.stdout, *(it.encode("utf-8", "surrogateescape") for it in facts)])
+        return key_of([text, *(it.encode("utf-8", "surrogateescape") for it in facts)])
 
-    def _clang(self, source: Source, output: Path, *last: str) -> subprocess.CompletedProcess[bytes]:
+    def _clang(self, source: Source, output: str, *last: str) -> subprocess.CompletedProcess[bytes]:
         """Run clang on a source with all the command's options, and these."""
         options = self._command.without_files() + self._dependencies(output)
-        command = [*self._compiler.command, *options, *last, "-x", source.language, str(source.path)]
+        if not self._command.compile_only:  # some are for the linker
+            options = ["--start-no-unused-arguments", *options, "--end-no-unused-arguments"]
+        command = [*self._compiler.command, *options, *last, "-x", source.language, source.word]
         return subprocess.run(command, capture_output=True, check=False)
 
-    def _dependencies(self, output: Path) -> list[str]:
+    def _dependencies(self, output: str) -> list[str]:
         """What clang would assume of the dependency file, did it see the object's name."""
         words: list[str] = []
         if not self._command.writes_dependencies:
             return words
         if not self._command.value_of("-MF"):
-            words += ["-MF", str(output.with_suffix(".d"))]
+            words += ["-MF", str(Path(output).with_suffix(".d"))]
         if not self._command.value_of("-MT") and not self._command.value_of("-MQ"):
-            words += ["-MQ", str(output)]
+            words += ["-MQ", output]
         return words
 
     def _colour(self) -> list[str]:
@@ -270,13 +295,17 @@ def level_of_effort(environment: Mapping[str, str]) -> int:
 
 
 @cache
-def _llvm() -> str:
-    """The library in force, without loading it: its path, its size and when it was written."""
+def _library() -> Path:
+    """The library in force, without loading it."""
     from secondpass.llvm.toolchain import find_toolchain
 
-    library = find_toolchain().library
-    about = library.stat()
-    return f"{library} {about.st_size} {about.st_mtime_ns}"
+    return find_toolchain().library
+
+
+def _about(file: str | Path | None) -> str:
+    """A program's or library's path, its size and when it was written."""
+    about = Path(file).stat() if file else None
+    return f"{file} {about.st_size} {about.st_mtime_ns}" if about else ""
 
 
 def _text(error: Exception) -> str:

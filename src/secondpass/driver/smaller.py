@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -35,22 +36,24 @@ class Smaller:
         image: ELF.
         options: of code generation, that made it smaller still.
         note: what was not done for it; empty where all was.
+        complete: whether there was time for all.
     """
 
     image: bytes
     options: Options
     note: str
+    complete: bool
 
 
 def smaller(
-    clang: Sequence[str], options: Sequence[str], source: Path, language: str, level: int, *, codegen: bool
+    clang: Sequence[str], options: Sequence[str], source: str, language: str, level: int, *, codegen: bool
 ) -> Smaller:
     """Compile a source with all its options.
 
     Args:
         clang: the compiler's command.
         options: of the command line, without files, outputs and dependencies.
-        source: the file.
+        source: the file, as the command names it.
         language: as `-x` names it.
         level: of effort.
         codegen: whether options of code generation are tried.
@@ -70,8 +73,8 @@ def smaller(
 
     with TemporaryDirectory(prefix="secondpass-") as name, Sandbox(1, fork=True) as sandbox:
         folder = Path(name)
-        module, native = folder / f"{source.stem}.bc", folder / "native.o"
-        _run([*clang, *options, *_LATEST, "-emit-llvm", "-o", str(module), "-x", language, str(source)])
+        module, native = folder / f"{Path(source).stem}.bc", folder / "native.o"
+        _run([*clang, *options, *_LATEST, "-emit-llvm", "-o", str(module), "-x", language, source])
         engine = asked.engine(_THREADS)
         lists = coreset(Objective.BYTES, asked.coreset)
         result = optimize(
@@ -94,11 +97,11 @@ def smaller(
         notes = [result.note] if result.note else []
         if made.untried:
             notes.append(f"no time for {made.untried} sets of options of code generation")
-        return Smaller(made.image, made.options, "; ".join(notes))
+        return Smaller(made.image, made.options, "; ".join(notes), complete=not is_over())
 
 
 def smaller_apart(
-    clang: Sequence[str], options: Sequence[str], source: Path, language: str, level: int, *, codegen: bool
+    clang: Sequence[str], options: Sequence[str], source: str, language: str, level: int, *, codegen: bool
 ) -> Smaller:
     """`smaller` in a process of its own: a module that kills LLVM here costs an object of ours, not the build.
 
@@ -125,6 +128,7 @@ def smaller_apart(
 
 
 def _send(connection: Connection, work: Callable[[], Smaller]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # who started this says what there is to say
     try:
         found: Smaller | Exception = work()
     except Exception as error:

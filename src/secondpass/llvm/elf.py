@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from secondpass.errors import LLVMError
 
 _SHT_SYMTAB = 2
+_SHT_RELA = 4
+_R_X86_64_64 = 1
 _SHT_NOBITS = 8
 _SHF_WRITE = 0x1
 _SHF_ALLOC = 0x2
@@ -27,6 +29,7 @@ class _Section:
     offset: int
     size: int
     link: int
+    info: int
     name: bytes = b""
 
     @property
@@ -52,6 +55,29 @@ def text_size(image: bytes) -> int:
         LLVMError: the image is not ELF.
     """
     return sum(it.size for it in _sections(image) if it.is_text)
+
+
+def loaded_size(image: bytes) -> int:
+    """The bytes that an object adds to a program's file: text, data, and what fills in addresses.
+
+    A table of addresses is written when a program is loaded at a place of its own, so it is data, and each of its
+    entries takes a relocation in the program. Moving constants there makes text less and the program more.
+
+    Raises:
+        LLVMError: the image is not ELF.
+    """
+    wide, order = _form(image)
+    sections = _sections(image)
+    size = 0
+    for it in sections:
+        if it.flags & _SHF_ALLOC and it.kind != _SHT_NOBITS:
+            size += it.size
+        elif it.kind == _SHT_RELA and wide and sections[it.info].flags & _SHF_WRITE:
+            kinds = (
+                struct.unpack_from(order + "Q", image, at + 8)[0] for at in range(it.offset, it.offset + it.size, 24)
+            )
+            size += sum(24 for kind in kinds if kind & 0xFFFFFFFF == _R_X86_64_64)
+    return size
 
 
 def function_sizes(image: bytes) -> dict[str, int]:
@@ -83,11 +109,11 @@ def _sections(image: bytes) -> list[_Section]:
     if wide:
         (table,) = struct.unpack_from(order + "Q", image, 0x28)
         entry, count, names = struct.unpack_from(order + "HHH", image, 0x3A)
-        layout, pick = order + "IIQQQQII", (1, 2, 4, 5, 6)
+        layout, pick = order + "IIQQQQII", (1, 2, 4, 5, 6, 7)
     else:
         (table,) = struct.unpack_from(order + "I", image, 0x20)
         entry, count, names = struct.unpack_from(order + "HHH", image, 0x2E)
-        layout, pick = order + "IIIIIIII", (1, 2, 4, 5, 6)
+        layout, pick = order + "IIIIIIII", (1, 2, 4, 5, 6, 7)
     if count == 0:  # more than 65,279 sections: the first header holds the numbers
         first: tuple[int, ...] = struct.unpack_from(layout, image, table)
         count, names = first[5:7]
