@@ -59,6 +59,25 @@ def test_optimize_json_has_the_documented_fields(small):
     assert set(answer["predicted"]) == {"source", "target"}
 
 
+def test_names_are_printed_as_they_are(tmp_path):
+    path = tmp_path / "a[red]b[" / "c].c"
+    path.parent.mkdir()
+    path.write_text(SMALL)
+    run = secondpass("optimize", path, "--effort", 0)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "a[red]b[/c].c" in run.stdout
+
+
+def test_a_device_stays_a_device(small):
+    reader, writer = os.pipe()
+    with os.fdopen(reader, "rb") as pipe:
+        command = [SECONDPASS, "optimize", small, "--effort", "0", "-o", f"/dev/fd/{writer}", "--emit", "obj"]
+        run = subprocess.run(command, capture_output=True, pass_fds=[writer], check=False)
+        os.close(writer)
+        assert run.returncode == 0, run.stderr
+        assert pipe.read(4) == b"\x7fELF"
+
+
 def test_optimize_several_files_gives_one_document(small):
     document = json.loads(secondpass("optimize", small, CODEC, "--json").stdout)
     assert [it["input"] for it in document["inputs"]] == [str(small), str(CODEC)]

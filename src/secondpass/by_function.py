@@ -58,11 +58,11 @@ def by_function(
             alive, so its size counts that one too.
         objective: what to make small.
         sandbox: where lists run.
-        is_over: whether the time is over: then a function has the first of its lists.
+        is_over: whether the time is over: then nothing comes out.
         report: told the functions done and in all.
 
     Returns:
-        The smallest module that came out; None where none compiles.
+        The smallest module that came out; None where none compiles, or the time was over before.
 
     Raises:
         LLVMError: the module cannot be taken apart; the message says why.
@@ -73,10 +73,12 @@ def by_function(
         total = sum(map(len, parts.levels))
         for level in parts.levels:
             report(len(chosen), total)
+            if is_over():
+                return None
             # All before any is replaced: the order in a level cannot matter.
             counted = {name: parts.source(name, dropped) for name in level}
             sources = {name: parts.source(name) for name in level}
-            best = _best(counted, lists, objective, sandbox, is_over)
+            best = _best(counted, lists, objective, sandbox)
             again = (Job(sources[name], (_cleaned(it),), name, keep=True) for name, it in best.items())
             for job, (outcome,) in sandbox.run(again):
                 if outcome.bitcode:
@@ -94,13 +96,11 @@ def _best(
     lists: Mapping[str, Sequence[PassList]],
     objective: Objective,
     sandbox: Sandbox,
-    is_over: Callable[[], bool],
 ) -> dict[str, PassList]:
     """The best list of each function; nothing for one that no list compiles."""
     measure = objective is Objective.BYTES
     jobs = (
-        Job(source, tuple(map(_cleaned, lists.get(name, ())[: 1 if is_over() else None])), name, bytes=measure)
-        for name, source in sources.items()
+        Job(source, tuple(map(_cleaned, lists.get(name, ()))), name, bytes=measure) for name, source in sources.items()
     )
     best: dict[str, PassList] = {}
     for job, outcomes in sandbox.run(jobs):

@@ -593,5 +593,8 @@ def _print_json(document: dict[str, Any]) -> None:
 def _console() -> Any:
     from rich.console import Console
 
-    # Into a pipe a table takes the width it needs: nothing is folded that a program might read.
-    return Console(soft_wrap=True) if sys.stdout.isatty() else Console(width=240)
+    # Into a pipe a table takes the width it needs: nothing is folded that a program might read. Names of files and
+    # functions are printed as they are.
+    if sys.stdout.isatty():
+        return Console(soft_wrap=True, markup=False, emoji=False)
+    return Console(width=240, markup=False, emoji=False)

@@ -17,9 +17,14 @@ from secondpass.errors import InputError
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file that is complete at every moment anybody looks: another one is made beside it and takes its name.
 
+    A device or a pipe is written to as it is.
+
     Raises:
         OSError: it cannot be written; what was there is untouched.
     """
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+        return
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as sink:

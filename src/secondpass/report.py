@@ -7,7 +7,6 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from secondpass import __version__
@@ -268,7 +267,9 @@ def print_explanation(explanation: Explanation, console: Console) -> None:
         )
         before = now
     table.add_section()
-    table.add_row("-Oz, for comparison", f"{explanation.oz.instructions:,}", "", f"{explanation.oz.bytes:,}", "")
+    oz = explanation.oz
+    sizes = (f"{oz.instructions:,}", "", f"{oz.bytes:,}", "") if oz.ok else (f"{oz.status}: {oz.message}",)
+    table.add_row("-Oz, for comparison", *sizes)
     console.print(table)
     console.print(f"minimal: {_words(explanation.minimal)}", highlight=False, soft_wrap=True)
 
@@ -442,16 +443,15 @@ def print_evaluation(found: Evaluation, console: Console) -> None:
         for heading in headings:
             table.add_column(heading, justify="right")
         for it in found.scores:
-            table.add_row(escape(it.name), *it.cells())
+            table.add_row(it.name, *it.cells())
         console.print(table)
     for model, quality in found.qualities.items():
-        name = escape(model)
         console.print(
-            f"{name}: {quality.too_long:,} functions are too long. First answers to the others: {quality.valid:.1%} "
+            f"{model}: {quality.too_long:,} functions are too long. First answers to the others: {quality.valid:.1%} "
             f"valid, source count right {quality.source_right:.1%}, target count right {quality.target_right:.1%}, "
             f"the autotuner's list {quality.exact:.1%}, as good as it {quality.as_good:.1%}"
         )
         if quality.code_parses is not None:
             bleu = "" if quality.bleu is None else f", BLEU {quality.bleu:.2f}"
-            console.print(f"{name}: IR that parses {quality.code_parses:.1%}{bleu}")
+            console.print(f"{model}: IR that parses {quality.code_parses:.1%}{bleu}")
     console.print(f"report: {found.out / 'report.html'}")

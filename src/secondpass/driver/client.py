@@ -46,7 +46,7 @@ def ask(language: str, words: Sequence[str]) -> int | None:
     Returns:
         The exit code; None where there is no server (yet).
     """
-    address = _address() if idle_seconds() else None
+    address = _address() if idle_seconds() and _standard_files_are_open() else None
     if address is None:
         return None
     connection = _socket.socket(_socket.AF_UNIX)
@@ -62,6 +62,16 @@ def ask(language: str, words: Sequence[str]) -> int | None:
         return None
     finally:
         connection.close()
+
+
+def _standard_files_are_open() -> bool:
+    """Whether they are; or else what is opened next takes their place."""
+    try:
+        for fd in (0, 1, 2):
+            os.fstat(fd)
+    except OSError:
+        return False
+    return True
 
 
 def forced() -> bool:

@@ -71,7 +71,7 @@ def smaller(
     def is_over() -> bool:
         return time.monotonic() - started > asked.seconds
 
-    with TemporaryDirectory(prefix="secondpass-") as name, Sandbox(1, fork=True) as sandbox:
+    with TemporaryDirectory(prefix="secondpass-") as name, Sandbox(1, asked.seconds / 2, fork=True) as sandbox:
         folder = Path(name)
         module, native = folder / f"{Path(source).stem}.bc", folder / "native.o"
         _run([*clang, *options, *_LATEST, "-emit-llvm", "-o", str(module), "-x", language, source])

@@ -85,7 +85,7 @@ class Module:
         api = library.capi
         context = _Context(library)
         data = source.encode() if isinstance(source, str) else source
-        buffer = api.LLVMCreateMemoryBufferWithMemoryRangeCopy(data, len(data), name.encode())
+        buffer = api.LLVMCreateMemoryBufferWithMemoryRangeCopy(data, len(data), name.encode("utf-8", "surrogateescape"))
         handle, message = ctypes.c_void_p(), ctypes.c_void_p()
         failed = api.LLVMParseIRInContext(context.handle, buffer, ctypes.byref(handle), ctypes.byref(message))
         said = api.take_message(message.value)

@@ -148,7 +148,9 @@ def _become_worker(
             os.close(fd)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))
+        limits = [it for it in resource.getrlimit(resource.RLIMIT_AS) if it != resource.RLIM_INFINITY]
+        most = min([used + memory, *limits])  # a limit of the user's holds
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
         gc.disable()  # nothing here makes cycles, and a collection in a batch is lost time
         _work(connection, seconds, reproducible)
         code = 0

@@ -98,7 +98,7 @@ class Budget:
         """Check the limits; raises InputError."""
         for name in ("inferences", "compiles", "seconds"):
             limit = getattr(self, name)
-            if limit is not None and limit <= 0:
+            if limit is not None and not limit > 0:
                 raise InputError(f"a budget of {limit:g} {name} allows nothing: it must be positive")
 
 
