@@ -133,6 +133,21 @@ def test_another_compiler_under_the_same_name_is_another_one(build):
     assert images[0] != images[1]
 
 
+def test_a_command_that_is_told_to_end_leaves_nothing_behind(build):
+    shutil.copy(CODEC, build.folder / "codec.c")
+    temporary = build.folder / "temporary"
+    temporary.mkdir()
+    command = [BIN / "secondpass", "cc", "-Oz", "-c", build.folder / "codec.c"]
+    environment = {**build.environment, "TMPDIR": str(temporary)}
+    process = subprocess.Popen(command, cwd=build.folder, env=environment)
+    wait_for(lambda: list(temporary.glob("*/codec.bc")))
+    process.terminate()
+    assert process.wait(timeout=20) == 143
+    wait_for(lambda: not running(str(build.folder / "codec.c")))
+    assert list(temporary.iterdir()) == []
+    assert not (build.folder / "codec.o").exists()
+
+
 def test_a_limit_of_memory_is_kept_and_no_reason_to_fail(build):
     build.write("a.c", SMALL)
     run = build.shell("ulimit -v 1500000; secondpass cc -Oz -c a.c")
@@ -335,13 +350,16 @@ def test_a_killed_build_leaves_no_object_and_the_next_one_works(build):
 
 def test_an_optimiser_that_is_killed_is_one_warning_and_clangs_object(build):
     shutil.copy(CODEC, build.folder / "codec.c")
+    temporary = build.folder / "temporary"
+    temporary.mkdir()
     command = [BIN / "secondpass", "cc", "-Oz", "-c", "codec.c"]
-    process = subprocess.Popen(command, cwd=build.folder, env=build.environment, stderr=subprocess.PIPE, text=True)
+    environment = {**build.environment, "TMPDIR": str(temporary)}
+    process = subprocess.Popen(command, cwd=build.folder, env=environment, stderr=subprocess.PIPE, text=True)
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         found = [it for it in children.read_text().split() if b"\0cc\0-Oz" in Path(f"/proc/{it}/cmdline").read_bytes()]
-        if found:
+        if found and list(temporary.glob("*/codec.bc")):
             os.kill(int(found[0]), signal.SIGKILL)
             break
         time.sleep(0.01)

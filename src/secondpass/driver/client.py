@@ -52,6 +52,8 @@ def ask(language: str, words: Sequence[str]) -> int | None:
     connection = _socket.socket(_socket.AF_UNIX)
     try:
         connection.connect(address)
+        if _user_of(connection) != os.getuid():  # the folder was exchanged behind us
+            return None
         return _answer(connection, marshal.dumps((language, list(words), dict(os.environ), _limits())))
     except (FileNotFoundError, ConnectionRefusedError):
         if "-c" in words and (forced() or any(it in words for it in _FOR_SIZE)):  # a build, and there is work in it
@@ -85,6 +87,12 @@ def idle_seconds() -> int:
     return int(word) if word.isdecimal() else 0
 
 
+def _user_of(connection: _socket.socket) -> int:
+    """Who listens at the other end."""
+    found = connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_PEERCRED, 12)  # struct ucred: pid, uid, gid
+    return int.from_bytes(found[4:8], sys.byteorder)
+
+
 def _answer(connection: _socket.socket, message: bytes) -> int | None:
     folder = os.open(".", os.O_PATH | os.O_DIRECTORY)
     try:
@@ -114,8 +122,8 @@ def _limits() -> Limits:
 def _address() -> str | None:
     """The server's socket, in a folder that is ours alone; None where there is none to be had.
 
-    Every version of ours has its own server, and builds in another root or mount namespace have: they see other files
-    under the same names.
+    Every version of ours has its own server, and builds in another root or mount namespace have, which see other files
+    under the same names, and those of another group, whose files belong to it.
     """
     base = os.environ.get("XDG_RUNTIME_DIR", "")
     folder = os.path.join(base, "secondpass") if os.path.isdir(base) else f"/tmp/secondpass-{os.getuid()}"
@@ -125,7 +133,7 @@ def _address() -> str | None:
         about, root = os.lstat(folder), os.stat("/")
         if not stat.S_ISDIR(about.st_mode) or about.st_uid != os.getuid() or stat.S_IMODE(about.st_mode) & 0o077:
             return None
-        view = (os.readlink("/proc/self/ns/mnt"), root.st_dev, root.st_ino)
+        view = (os.readlink("/proc/self/ns/mnt"), root.st_dev, root.st_ino, os.getegid(), *sorted(os.getgroups()))
     except OSError:
         return None
     facts = (__version__, sys.prefix, sys.version, __file__, view, *(os.environ.get(it, "") for it in _PATHS))

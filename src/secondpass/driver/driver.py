@@ -62,6 +62,7 @@ def main(language: str, words: Sequence[str]) -> int:
         command = read_command(words, cxx=language == "c++", force=forced())
         if command.untouched or not compiler.is_clang:
             return _leave_to(compiler, words)
+        signal.signal(signal.SIGTERM, _end)
         with tempfile.TemporaryDirectory(prefix="secondpass-") as name:
             return _Build(compiler, command, Path(name)).run()
     except KeyboardInterrupt:
@@ -124,6 +125,11 @@ def _leave_to(compiler: _Compiler, words: Sequence[str]) -> int:
     except OSError as error:
         _warn(f"{compiler.command[0]}: cannot be run: {error.strerror}")
         return 1
+
+
+def _end(number: int, _frame: object) -> None:
+    """End by a signal as by an error: what was made on the way goes."""
+    sys.exit(128 + number)
 
 
 def _warn(text: str) -> None:
@@ -222,9 +228,8 @@ class _Build:
             if not record.functions:
                 return _Made(theirs, record, final=True)
             options = self._command.without_dependencies()
-            made = smaller_apart(
-                self._compiler.command, options, source.word, source.language, self._effort, codegen=self._codegen
-            )
+            asked = self._compiler.command, options, source.word, source.language, self._effort, self._folder
+            made = smaller_apart(*asked, codegen=self._codegen)
             record = replace(record, note=made.note)
             after = elf.text_size(made.image)
             if after < before and elf.loaded_size(made.image) <= elf.loaded_size(theirs):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import signal
 import subprocess
@@ -11,7 +12,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from secondpass.driver.codegen import Options, shipped, smallest, words_of
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _THREADS = 1
 """A build runs a compiler on every core already; and a model without threads of its own is whole after a fork."""
+_PR_SET_PDEATHSIG = 1
 _LATEST = ("-Oz", "-Xclang", "-disable-llvm-passes", "-w", "-c")
 
 
@@ -46,7 +47,14 @@ class Smaller:
 
 
 def smaller(
-    clang: Sequence[str], options: Sequence[str], source: str, language: str, level: int, *, codegen: bool
+    clang: Sequence[str],
+    options: Sequence[str],
+    source: str,
+    language: str,
+    level: int,
+    folder: Path,
+    *,
+    codegen: bool,
 ) -> Smaller:
     """Compile a source with all its options.
 
@@ -56,6 +64,7 @@ def smaller(
         source: the file, as the command names it.
         language: as `-x` names it.
         level: of effort.
+        folder: for what is of no use later.
         codegen: whether options of code generation are tried.
 
     Raises:
@@ -71,8 +80,7 @@ def smaller(
     def is_over() -> bool:
         return time.monotonic() - started > asked.seconds
 
-    with TemporaryDirectory(prefix="secondpass-") as name, Sandbox(1, asked.seconds / 2, fork=True) as sandbox:
-        folder = Path(name)
+    with Sandbox(1, asked.seconds / 2, fork=True) as sandbox:
         module, native = folder / f"{Path(source).stem}.bc", folder / "native.o"
         _run([*clang, *options, *_LATEST, "-emit-llvm", "-o", str(module), "-x", language, source])
         engine = asked.engine(_THREADS)
@@ -101,7 +109,14 @@ def smaller(
 
 
 def smaller_apart(
-    clang: Sequence[str], options: Sequence[str], source: str, language: str, level: int, *, codegen: bool
+    clang: Sequence[str],
+    options: Sequence[str],
+    source: str,
+    language: str,
+    level: int,
+    folder: Path,
+    *,
+    codegen: bool,
 ) -> Smaller:
     """`smaller` in a process of its own: a module that kills LLVM here costs an object of ours, not the build.
 
@@ -112,7 +127,7 @@ def smaller_apart(
     context = multiprocessing.get_context("fork")  # there is one thread, and nothing that a child could not have
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(
-        target=_send, args=(theirs, partial(smaller, clang, options, source, language, level, codegen=codegen))
+        target=_send, args=(theirs, partial(smaller, clang, options, source, language, level, folder, codegen=codegen))
     )
     process.start()
     theirs.close()
@@ -129,6 +144,7 @@ def smaller_apart(
 
 def _send(connection: Connection, work: Callable[[], Smaller]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # who started this says what there is to say
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # nobody else would take the result
     try:
         found: Smaller | Exception = work()
     except Exception as error:
