@@ -1,8 +1,8 @@
 """Every function of a project's translation units on its own: normalised, hashed, measured.
 
 Within a project each near-duplicate group appears once, by the first of its functions in the order of the
-files' names. C++ compiles an inline function in every unit that includes its header; by the language's rule
-these are one, which is known before anything is extracted.
+build. C++ compiles an inline function in every unit that includes its header; by the language's rule these
+are one, which is known before anything is extracted.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def extract(project: Project, folder: Path, sandbox: Sandbox) -> tuple[list[Reco
     records: dict[str, Record] = {}
     problems: list[str] = []
     seen: set[tuple[str, int]] = set()
-    for unit in sorted(project.compiled, key=lambda unit: unit.file):  # a parallel build has no order of its own
+    for unit in project.compiled:
         try:
             for record in _functions(project, unit, (folder / unit.bitcode).read_bytes(), seen):
                 records.setdefault(record.group, record)

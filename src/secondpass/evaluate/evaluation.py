@@ -282,8 +282,8 @@ class _Run:
         self.results |= {"table": [asdict(row) for row in rows], "quality": qualities}
         self._page.section(
             "Models, and what needs none",
-            "-Oz is a candidate always, but in the last two columns. Finished: each list with the tail that ships "
-            "behind it, and stopped where the count is least.",
+            "-Oz is a candidate always, but in the last two columns. Finished: the lists with the tails that ship "
+            "behind them, and stopped where the count is least.",
         )
         self._page.table(_HEADINGS, ([row.name, *row.cells()] for row in rows))
         if not neighbours.training:
