@@ -56,7 +56,8 @@ class Continued(Outcome):
     Attributes:
         oz: its value at -Oz.
         reached: the least on the way of each list and the tail so far, (lists,).
-        following: the value after one pass more, (lists, passes).
+        following: the value after each pass more, (lists, passes); or the least on the way of each candidate,
+            (lists, candidates).
     """
 
     oz: int = 0
@@ -98,21 +99,6 @@ class Continue:
 
 
 @dataclass(frozen=True, slots=True)
-class Followed(Outcome):
-    """What tails add to lists on a function.
-
-    Attributes:
-        oz: its value at -Oz.
-        reached: the least on the way of each list and the first tail, (lists,).
-        following: the least on the way of each candidate behind the state where that was, (lists, candidates).
-    """
-
-    oz: int = 0
-    reached: tuple[int, ...] = ()
-    following: tuple[tuple[int, ...], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Follow:
     """Try candidates for other tails. Called in a worker with a function's bitcode."""
 
@@ -142,7 +128,7 @@ class Follow:
             oz = explorer.confirm(OZ)
         if oz is None:
             return Outcome(Status.BROKEN, "-Oz fails on it")
-        return Followed(Status.OK, oz=oz, reached=tuple(reached), following=tuple(following))
+        return Continued(Status.OK, oz=oz, reached=tuple(reached), following=tuple(following))
 
 
 def main() -> int:
@@ -175,7 +161,7 @@ def first_tail(modules: Sequence[bytes], objective: Objective, lists: tuple[Word
     """The tail behind every list, pass by pass."""
     tail: Words = ()
     while len(tail) < longest:
-        found = list(continued(modules, Continue(objective, lists, tail)))
+        found = list(continued(modules, Continue(objective, lists, tail), 60))
         before, after = gains(found)
         more = ((after - before[:, None]) / before[:, None]).sum(axis=0)
         best = int(more.argmax())
@@ -191,7 +177,7 @@ def other_tails(modules: Sequence[bytes], objective: Objective, tail: Words, mos
     """Tails for the states where the first one ends: greedily, what adds most to the mean gain."""
     lists = tuple(it.words for it in coreset(objective, STARTS))
     candidates = in_a_row(objective)
-    found = list(followed(modules, Follow(objective, lists, tail, candidates)))
+    found = list(continued(modules, Follow(objective, lists, tail, candidates), 120))
     oz = np.array([it.oz for it in found for _ in it.reached])
     reached = np.array([it.reached for it in found]).ravel()
     following = np.array([it.following for it in found]).reshape(len(reached), len(candidates))
@@ -217,17 +203,9 @@ def in_a_row(objective: Objective) -> tuple[Words, ...]:
     return tuple(words for words, _ in counted.most_common(CANDIDATES))
 
 
-def followed(modules: Sequence[bytes], unit: Follow) -> Iterator[Followed]:
-    """The functions' outcomes; none of one that a pass kills the worker on."""
-    with Sandbox(timeout=120, fork=True) as sandbox:
-        for _, (outcome,) in sandbox.run(Job(module, ("",), str(at), each=unit) for at, module in enumerate(modules)):
-            if isinstance(outcome, Followed):
-                yield outcome
-
-
-def continued(modules: Sequence[bytes], unit: Continue) -> Iterator[Continued]:
-    """The functions' outcomes; none of one that a pass kills the worker on."""
-    with Sandbox(timeout=60, fork=True) as sandbox:
+def continued(modules: Sequence[bytes], unit: Continue | Follow, seconds: float) -> Iterator[Continued]:
+    """The functions' outcomes; none of one that a pass kills the worker on, or that takes longer."""
+    with Sandbox(timeout=seconds, fork=True) as sandbox:
         for _, (outcome,) in sandbox.run(Job(module, ("",), str(at), each=unit) for at, module in enumerate(modules)):
             if isinstance(outcome, Continued) and outcome.oz < UNUSABLE:
                 yield outcome

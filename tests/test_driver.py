@@ -31,6 +31,7 @@ def build(tmp_path):
 class Build:
     def __init__(self, folder):
         self.folder, self.log, self.cache = folder, folder / "build.log", folder / "cache"
+        self.temporary = folder / "temporary"
         self.environment = {
             **os.environ,
             "SECONDPASS_LOG": str(self.log),
@@ -46,6 +47,16 @@ class Build:
         command = [BIN / "secondpass", driver, *map(str, words)]
         environment = self.environment | settings
         return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+
+    def start(self, *words):
+        """A command at work on a copy of the codec; what it makes on the way is in `temporary`."""
+        shutil.copy(CODEC, self.folder / "codec.c")
+        self.temporary.mkdir()
+        command = [BIN / "secondpass", "cc", "-Oz", "-c", *words]
+        environment = {**self.environment, "TMPDIR": str(self.temporary)}
+        return subprocess.Popen(
+            command, cwd=self.folder, env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
 
     def shell(self, line):
         return subprocess.run(
@@ -134,17 +145,12 @@ def test_another_compiler_under_the_same_name_is_another_one(build):
 
 
 def test_a_command_that_is_told_to_end_leaves_nothing_behind(build):
-    shutil.copy(CODEC, build.folder / "codec.c")
-    temporary = build.folder / "temporary"
-    temporary.mkdir()
-    command = [BIN / "secondpass", "cc", "-Oz", "-c", build.folder / "codec.c"]
-    environment = {**build.environment, "TMPDIR": str(temporary)}
-    process = subprocess.Popen(command, cwd=build.folder, env=environment)
-    wait_for(lambda: list(temporary.glob("*/codec.bc")))
+    process = build.start(build.folder / "codec.c")
+    wait_for(lambda: list(build.temporary.glob("*/codec.bc")))
     process.terminate()
     assert process.wait(timeout=20) == 143
     wait_for(lambda: not running(str(build.folder / "codec.c")))
-    assert list(temporary.iterdir()) == []
+    assert list(build.temporary.iterdir()) == []
     assert not (build.folder / "codec.o").exists()
 
 
@@ -334,13 +340,8 @@ def test_a_compiler_that_is_no_clang_does_all_of_it_alone(build):
 
 
 def test_a_killed_build_leaves_no_object_and_the_next_one_works(build):
-    shutil.copy(CODEC, build.folder / "codec.c")
-    temporary = build.folder / "temporary"
-    temporary.mkdir()
-    command = [BIN / "secondpass", "cc", "-Oz", "-c", "codec.c"]
-    environment = {**build.environment, "TMPDIR": str(temporary)}
-    process = subprocess.Popen(command, cwd=build.folder, env=environment, start_new_session=True)
-    wait_for(lambda: list(temporary.glob("*/clang.o")))
+    process = build.start("codec.c")
+    wait_for(lambda: list(build.temporary.glob("*/clang.o")))
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert not (build.folder / "codec.o").exists()
@@ -349,17 +350,12 @@ def test_a_killed_build_leaves_no_object_and_the_next_one_works(build):
 
 
 def test_an_optimiser_that_is_killed_is_one_warning_and_clangs_object(build):
-    shutil.copy(CODEC, build.folder / "codec.c")
-    temporary = build.folder / "temporary"
-    temporary.mkdir()
-    command = [BIN / "secondpass", "cc", "-Oz", "-c", "codec.c"]
-    environment = {**build.environment, "TMPDIR": str(temporary)}
-    process = subprocess.Popen(command, cwd=build.folder, env=environment, stderr=subprocess.PIPE, text=True)
+    process = build.start("codec.c")
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline:
         found = [it for it in children.read_text().split() if b"\0cc\0-Oz" in Path(f"/proc/{it}/cmdline").read_bytes()]
-        if found and list(temporary.glob("*/codec.bc")):
+        if found and list(build.temporary.glob("*/codec.bc")):
             os.kill(int(found[0]), signal.SIGKILL)
             break
         time.sleep(0.01)

@@ -67,6 +67,8 @@ def by_function(
     Raises:
         LLVMError: the module cannot be taken apart; the message says why.
     """
+    if is_over():
+        return None
     with Module.parse(bitcode) as module, Parts(module) as parts:
         chosen: dict[str, PassList] = {}
         dropped = parts.names - kept

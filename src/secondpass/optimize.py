@@ -203,10 +203,7 @@ def optimize(
         lists = {name: _lists(about, winner.passes, coreset) for name, about in asked.items()}
         progressed = partial(report, "choosing a list for each function")
         kept = {it.name for it in oz.functions}
-        bitcode = source.bitcode or b""
-        made = None
-        if not clock.is_over():
-            made = by_function(bitcode, lists, kept, objective, sandbox, clock.is_over, progressed)
+        made = by_function(source.bitcode or b"", lists, kept, objective, sandbox, clock.is_over, progressed)
         if made and _size(made.outcome).by(objective) < _size(best).by(objective):
             best, winner, apart = made.outcome, _Candidate(made.last, "a list for each function, then"), made.lists
     except LLVMError as error:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from secondpass import __version__
@@ -218,7 +218,7 @@ class _Build:
 
     def _improved(self, source: Source, theirs: bytes) -> _Made:
         """Our object where it is smaller than clang's, or else clang's."""
-        from secondpass.driver.smaller import sizes, smaller_apart
+        from secondpass.driver.smaller import apart, sizes, smaller
         from secondpass.llvm import elf
 
         record = Record(source="", effort=self._effort)
@@ -229,7 +229,7 @@ class _Build:
                 return _Made(theirs, record, final=True)
             options = self._command.without_dependencies()
             asked = self._compiler.command, options, source.word, source.language, self._effort, self._folder
-            made = smaller_apart(*asked, codegen=self._codegen)
+            made = apart(partial(smaller, *asked, codegen=self._codegen))
             record = replace(record, note=made.note)
             after = elf.text_size(made.image)
             if after < before and elf.loaded_size(made.image) <= elf.loaded_size(theirs):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import signal
 import subprocess
@@ -10,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +23,6 @@ if TYPE_CHECKING:
 
 _THREADS = 1
 """A build runs a compiler on every core already; and a model without threads of its own is whole after a fork."""
-_PR_SET_PDEATHSIG = 1
 _LATEST = ("-Oz", "-Xclang", "-disable-llvm-passes", "-w", "-c")
 
 
@@ -108,27 +105,16 @@ def smaller(
         return Smaller(made.image, made.options, "; ".join(notes), complete=not is_over())
 
 
-def smaller_apart(
-    clang: Sequence[str],
-    options: Sequence[str],
-    source: str,
-    language: str,
-    level: int,
-    folder: Path,
-    *,
-    codegen: bool,
-) -> Smaller:
-    """`smaller` in a process of its own: a module that kills LLVM here costs an object of ours, not the build.
+def apart(work: Callable[[], Smaller]) -> Smaller:
+    """Do work in a process of its own: a module that kills LLVM there costs an object of ours, not the build.
 
     Raises:
         SandboxError: the process died.
-        SecondpassError: as `smaller`.
+        SecondpassError: as the work does.
     """
     context = multiprocessing.get_context("fork")  # there is one thread, and nothing that a child could not have
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(
-        target=_send, args=(theirs, partial(smaller, clang, options, source, language, level, folder, codegen=codegen))
-    )
+    process = context.Process(target=_send, args=(theirs, work))
     process.start()
     theirs.close()
     found: Smaller | Exception | None = None
@@ -143,8 +129,10 @@ def smaller_apart(
 
 
 def _send(connection: Connection, work: Callable[[], Smaller]) -> None:
+    from secondpass.llvm.worker import die_with_parent
+
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # who started this says what there is to say
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # nobody else would take the result
+    die_with_parent()  # nobody else would take the result
     try:
         found: Smaller | Exception = work()
     except Exception as error:

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
@@ -125,7 +125,7 @@ class SimilarFunctions:
         lists = neighbours.lists([case.text for case in cases], self.size)
         return compile_lists(cases, {case.key: found for case, found in zip(cases, lists)})
 
-    @property
+    @cached_property
     def training(self) -> dict[str, Label]:
         """The labels to take, by function: empty where the corpus has no labelled training functions."""
         return {it.hash: self.labels[it.hash] for it in self.corpus.select("train") if it.hash in self.labels}

@@ -142,7 +142,7 @@ def _become_worker(
     """What a fresh fork does; never returns into the server's loop."""
     code = 1
     try:
-        _die_with_parent()
+        die_with_parent()
         os.dup2(sink, 2)
         for fd in (sink, *others):
             os.close(fd)
@@ -213,7 +213,7 @@ def _apart(connection: socket.socket, seconds: float, each: Work, module: bytes,
         except BaseException as error:
             failures.append(error)
 
-    _die_with_parent()
+    die_with_parent()
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):  # larger memory lies elsewhere, after what the worker itself holds
         libc.mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)
@@ -225,7 +225,8 @@ def _apart(connection: socket.socket, seconds: float, each: Work, module: bytes,
     os._exit(0)
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Have the kernel end this process when the one that started it ends."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

@@ -74,8 +74,8 @@ class Answering:
             EngineStopped: a process died, or the model raised an error.
             OSError: the file cannot be written.
         """
-        records = list(read_records(kept))
-        if records[:1] != [self._facts]:  # there is none, or it is of another model, or was asked for otherwise
+        facts, records = self._facts(), list(read_records(kept))
+        if records[:1] != [facts]:  # there is none, or it is of another model, or was asked for otherwise
             kept.unlink(missing_ok=True)
             records = []
         known: dict[str, Answers] = {
@@ -87,7 +87,7 @@ class Answering:
         found: dict[str, list[First]] = {}
         with appending(kept) as keep:
             if not records:
-                keep(self._facts)
+                keep(facts)
             for key, answers, verdicts in answer_all(str(self.model), _Ready(self), waiting, self.workers, _called):
                 if key not in known:
                     keep([key, answers])
@@ -96,7 +96,6 @@ class Answering:
         for it in functions:
             yield from found[it.function]
 
-    @property
     def _facts(self) -> dict[str, Any]:
         """All that answers depend on besides the function, as JSON has it."""
         files = {it.name: digest(it) for it in sorted(self.model.iterdir()) if it.is_file()}
