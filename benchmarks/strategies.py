@@ -1,7 +1,8 @@
 """How long answers take: our engine against transformers' `generate`, and a second answer after Fast and Long Feedback.
 
     pip install -e ".[train,evaluate]"
-    python benchmarks/strategies.py --checkpoint build/model/checkpoint-2000 --corpus build/corpus [--functions 20]
+    python scripts/unpack_model.py --out build/shipped/checkpoint-0       # the model in the box; or a training's own
+    python benchmarks/strategies.py --checkpoint build/shipped/checkpoint-0 --corpus build/corpus [--functions 20]
 
 **Answers.** The same weights in three ways: transformers' `LlamaForCausalLM.generate` in float32, our engine over an
 export in float32, and over the int8 export that ships. Each reads a function's prompt and writes 1 greedy or 10 and 100

@@ -21,10 +21,11 @@ from secondpass.engines.onnx import OnnxEngine, OnnxSequence  # noqa: E402
 from secondpass.errors import EngineError, ModelError, PromptTooLong  # noqa: E402
 from secondpass.llvm.passes import PassList  # noqa: E402
 from secondpass.model import llama  # noqa: E402
-from secondpass.model.export import export, quantise  # noqa: E402
+from secondpass.model.export import export, export_checkpoint, quantise  # noqa: E402
 from secondpass.model.manifest import MANIFEST, NETWORK, SHIPPED, TOKENIZER, Manifest  # noqa: E402
 from secondpass.model.presets import Shape  # noqa: E402
 from secondpass.model.tokenizer import Tokenizer  # noqa: E402
+from secondpass.model.unpack import unpack  # noqa: E402
 from secondpass.prompt import (  # noqa: E402
     ANSWER,
     CODE_CLOSE,
@@ -136,6 +137,28 @@ def test_quantised_weights_keep_to_seven_bits() -> None:
     assert np.abs(integers).max() == 63
     assert np.allclose(integers * scales[:, None], weight, atol=np.abs(weight).max() / 63 / 2 + 1e-6)
     assert (integers[3] == 0).all()
+
+
+def test_an_exported_model_becomes_a_checkpoint_again(
+    directory: Path, rounded: llama.LlamaForCausalLM, tmp_path: Path
+) -> None:
+    shape = unpack(directory, tmp_path / "checkpoint")
+    assert shape == llama.shape_of(rounded.config)
+    found = dict(llama.load(tmp_path / "checkpoint").named_parameters())
+    for name, parameter in rounded.named_parameters():
+        torch.testing.assert_close(found[name], parameter, rtol=1e-6, atol=0)
+    export_checkpoint(tmp_path / "checkpoint", tmp_path / "again")
+    for name in (NETWORK, TOKENIZER, MANIFEST):
+        assert (tmp_path / "again" / name).read_bytes() == (directory / name).read_bytes()
+
+
+def test_a_network_that_is_not_quantised_is_not_unpacked(
+    model: llama.LlamaForCausalLM, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    export(model, tokenizer, tmp_path / "exact", name="exact", quantised=False)
+    with pytest.raises(ModelError, match=r"exact/model.onnx is not a quantised network"):
+        unpack(tmp_path / "exact", tmp_path / "checkpoint")
+    assert not (tmp_path / "checkpoint").exists()
 
 
 def test_every_answer_can_be_read(engine: OnnxEngine) -> None:
