@@ -24,7 +24,8 @@ pytest.importorskip("pyarrow", reason="needs secondpass[corpus]")
 from secondpass.corpus.store import Corpus
 from secondpass.evaluate.cache import Cache
 from secondpass.evaluate.cases import Case, Trials, Tried, read_cases
-from secondpass.evaluate.methods import FixedLists, RandomLists, SimilarFunctions
+from secondpass.evaluate.evaluation import Request, evaluate
+from secondpass.evaluate.methods import FixedLists, Model, RandomLists, SimilarFunctions, ask_together
 from secondpass.evaluate.similar import Neighbours
 from secondpass.evaluate.tables import everything, first_answers, last_answer, quality, score
 from secondpass.llvm.jobs import Job
@@ -32,6 +33,9 @@ from secondpass.llvm.passes import PassList
 from secondpass.llvm.sandbox import Sandbox
 from secondpass.model.manifest import SHIPPED
 from secondpass.prompt import Objective
+from secondpass.strategies.sampling import Sample, Then
+from secondpass.strategies.single import Single
+from secondpass.strategies.tree import Beam
 from secondpass.tuner.labels import read_labels, write_labels
 from secondpass.workers import answer_all
 
@@ -145,13 +149,15 @@ def test_trials_come_back_from_the_cache_though_it_was_killed_while_writing(tmp_
         trials("b", Tried(GVN, None), Tried(SROA, 3)),
     ]
     with Cache(tmp_path) as cache:
-        list(cache.method("m", {"seed": 1}).add(written))
+        kept = cache.method("m", {"seed": 1})
+        for it in written:
+            kept.add(it)
     (path,) = tmp_path.glob("*.jsonl")
     path.write_bytes(path.read_bytes()[:-30])
     with Cache(tmp_path) as cache:
         kept = cache.method("m", {"seed": 1})
         assert kept.trials == {"a": written[0]}
-        list(kept.add(written[1:]))
+        kept.add(written[1])
         assert cache.method("m", {"seed": 1}).trials == {it.key: it for it in written}
         assert cache.method("m", {"seed": 2}).trials == {}
 
@@ -269,6 +275,35 @@ def test_the_whole_evaluation_is_one_page_and_nothing_is_measured_twice(labelled
     assert (out / "report.html").read_text() == page
 
 
+def test_models_are_asked_in_all_ways_together(labelled, tmp_path):
+    named = []
+    request = Request(
+        corpus=labelled.corpus,
+        labels=labelled.labels,
+        out=tmp_path,
+        models=(("a", SHIPPED), ("b", SHIPPED)),
+        limit=2,
+        answers=2,
+        temperatures=(0.5,),
+        workers=1,
+    )
+    evaluate(request, lambda name, _done, _all: named.append(name))
+    assert [name for name in dict.fromkeys(named) if "strategies" in name] == ["a: 11 strategies", "b: 13 strategies"]
+    assert not [name for name in named if name.startswith(("a-", "b-")) and not name.endswith("finished")]
+
+
+def test_a_model_asked_in_many_ways_at_once_finds_what_each_finds_alone(cases):
+    ways = [Model(SHIPPED, it, str(it)) for it in (Single(), Sample(5, 1.0), Sample(5, 1.5, then=Then.GREEDY), Beam(5))]
+    together = {}
+    for found in ask_together("all", ways, [(case, (0, 1, 2, 3)) for case in cases[:3]]):
+        together |= {(place, it.key): it for place, it in found}
+    for place, way in enumerate(ways):
+        for alone in way.trials(cases[:3]):
+            found = together[place, alone.key]
+            assert replace(found, seconds=alone.seconds) == alone
+            assert found.seconds > 0
+
+
 def test_a_corpus_without_training_functions_has_a_table_without_neighbours(labelled, tmp_path):
     labels, splits = read_labels(labelled.labels, Objective.INSTRUCTIONS), Corpus(labelled.corpus).select("test")
     write_labels(tmp_path / "test.parquet", [labels[it.hash] for it in splits], Objective.INSTRUCTIONS)
@@ -290,7 +325,7 @@ def test_an_evaluation_whose_engine_is_killed_goes_on_to_the_same_numbers(labell
     _, said = process.communicate(timeout=60)
     assert process.returncode == 1
     assert said.count("\n") == 1
-    assert "samples at 1, then nothing, at function " in said and "was killed by SIGKILL" in said
+    assert ": 3 strategies, at function " in said and "was killed by SIGKILL" in said
     assert said.endswith("; what was measured is kept, the same command goes on\n")
     assert not (out / "results.json").exists()
     kept = {path.name: path.read_bytes() for path in (out / "answers").glob("*.jsonl")}

@@ -99,6 +99,31 @@ def test_a_strategy_gives_the_same_attempts_again(session, strategy):
     assert texts[0] == texts[1]
 
 
+@pytest.mark.parametrize("strategy", ALL, ids=name_of)
+def test_a_session_like_another_finds_the_same_without_reading_or_compiling_again(
+    session, engine, functions, sandbox, strategy, monkeypatch
+):
+    alone, first = session(), session()
+    alone.work(strategy)
+    first.work(strategy)
+    monkeypatch.setattr(engine, "start", None)
+    monkeypatch.setattr(sandbox, "compile", None)
+    again = Session(engine, functions[1], sandbox, like=first)
+    assert again.work(strategy) == alone.attempts
+    assert (again.inferences, again.compiles) == (alone.inferences, alone.compiles)
+    assert again.spared > 0 == first.spared
+
+
+def test_what_was_compiled_for_another_session_is_spared_once(functions, engine, sandbox):
+    first = Session(engine, functions[1], sandbox)
+    first.work(Sample(4, 0.2))
+    once, twice = (Session(engine, functions[1], sandbox, like=first) for _ in range(2))
+    once.work(Sample(4, 0.2))
+    twice.work(Sample(4, 0.2))
+    twice.work(Sample(4, 0.2))
+    assert once.spared == twice.spared
+
+
 @pytest.mark.parametrize("strategy", ALL[2:], ids=name_of)
 def test_a_budget_of_answers_keeps_the_first_ones(session, strategy):
     every = [it.completion.text for it in session().work(strategy)]

@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from secondpass.evaluate.cases import Case, Trials, Tried
-from secondpass.evaluate.methods import Method
+from secondpass.evaluate.methods import Method, Model, ask_together
 from secondpass.files import appending, lock, read_records
 from secondpass.progress import Progress
 
@@ -57,10 +57,31 @@ class Cache:
         waiting = [case for case in cases if case.key not in kept.trials]
         done = len(cases) - len(waiting)
         if waiting:
-            for more, _ in enumerate(kept.add(method.trials(waiting)), 1):
+            for more, trials in enumerate(method.trials(waiting), 1):
+                kept.add(trials)
                 if progress is not None:
                     progress(method.name, done + more, len(cases))
         return kept.trials
+
+    def ask(self, name: str, ways: Sequence[Model], cases: Sequence[Case], progress: Progress | None = None) -> None:
+        """Have one model asked in several ways together, as far as their trials are not kept yet.
+
+        Args:
+            name: of them together.
+            ways: strategies of one model.
+            cases: the functions.
+            progress: called with the name, functions done and in all.
+        """
+        kept = [self.method(way.name, way.facts) for way in ways]
+        missing = ((case, tuple(n for n, it in enumerate(kept) if case.key not in it.trials)) for case in cases)
+        waiting = [(case, places) for case, places in missing if places]
+        done = len(cases) - len(waiting)
+        if waiting:
+            for more, found in enumerate(ask_together(name, ways, waiting), 1):
+                for place, trials in found:
+                    kept[place].add(trials)
+                if progress is not None:
+                    progress(name, done + more, len(cases))
 
     def method(self, name: str, facts: object) -> Kept:
         """What one method tried.
@@ -82,13 +103,11 @@ class Kept:
         self._path = path
         self.trials = {it.key: it for it in map(_trials, read_records(path))}
 
-    def add(self, found: Iterable[Trials]) -> Iterator[Trials]:
-        """Keep trials as they come, and pass them on."""
+    def add(self, trials: Trials) -> None:
+        """Keep those of one more function."""
         with appending(self._path) as add:
-            for trials in found:
-                add(_row(trials))
-                self.trials[trials.key] = trials
-                yield trials
+            add(_row(trials))
+        self.trials[trials.key] = trials
 
 
 def _row(trials: Trials) -> dict[str, Any]:

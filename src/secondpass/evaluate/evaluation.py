@@ -26,7 +26,7 @@ from typing import Any
 from secondpass import parquet
 from secondpass.corpus.store import Corpus, Split
 from secondpass.errors import InputError
-from secondpass.evaluate import figures, paper
+from secondpass.evaluate import figures, paper, ways
 from secondpass.evaluate.cache import Cache
 from secondpass.evaluate.cases import Case, Trials, read_cases
 from secondpass.evaluate.curves import Curve, by_answers, by_compiles, each_with_its_feedback, of_budgets
@@ -50,23 +50,14 @@ from secondpass.model.manifest import SHIPPED, Manifest
 from secondpass.page import Page
 from secondpass.progress import Progress
 from secondpass.prompt import Objective
-from secondpass.strategies.base import HOTTEST, MOST_ANSWERS, Budget, Strategy
-from secondpass.strategies.iterating import Iterate
-from secondpass.strategies.portfolio import Portfolio
-from secondpass.strategies.sampling import Sample, Then
-from secondpass.strategies.searching import Search
-from secondpass.strategies.single import Feedback, Single
-from secondpass.strategies.tree import Beam, Priority
+from secondpass.strategies.base import HOTTEST, MOST_ANSWERS
+from secondpass.strategies.sampling import Then
 from secondpass.tuner.labels import read_labels
 
 PARTS = ("table", "correlations", "distributions", "tasks", "sampling", "iteration", "compiles", "functions")
 PAGE, RESULTS, NUMBERS, FIGURES, ANSWERS = "report.html", "results.json", "numbers.parquet", "figures", "answers"
 TEMPERATURES = (0.2, 0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6)
 _MARKS = (1, 2, 3, 5, 7, 10, 14, 20, 30, 50, 70, 100, 140, 200, 300, 500, 700, 1000)
-_SEARCHED = (2, 5, 10, 20, 50, 100)
-"""Budgets at which strategies are run anew: their first answers are not those of a smaller budget."""
-_CORESET = 50
-_STEPS = 5
 _SHOWN = 20
 
 
@@ -123,6 +114,7 @@ def evaluate(request: Request, progress: Progress | None = None) -> Evaluation:
     figures.pyplot()
     with Cache(request.out / ANSWERS) as cache:
         run = _Run(request, cache, progress)
+        run.ask()
         for part in PARTS:
             if part in request.parts:
                 getattr(run, f"add_{part}")()
@@ -194,11 +186,35 @@ class _Run:
         self._measured[name] = method, found
         return found
 
-    def _asked(self, model: str, strategy: Strategy, name: str, budget: Budget | None = None) -> Mapping[str, Trials]:
-        method = Model(
-            dict(self._request.models)[model], strategy, f"{model}-{name}", budget or Budget(), self._workers
-        )
-        return self._tried(f"{model}: {name}", method)
+    def _asked(self, model: str, name: str) -> Mapping[str, Trials]:
+        """What a model was asked in one of the ways of `_ways`."""
+        return self._tried(f"{model}: {name}", self._ways[model][name])
+
+    def ask(self) -> None:
+        """Ask every model in all the ways that the parts need: together, since most of the time is reading."""
+        for model, asked in self._ways.items():
+            self._cache.ask(f"{model}: {len(asked)} strategies", list(asked.values()), self.cases, self._progress)
+
+    @cached_property
+    def _ways(self) -> Mapping[str, Mapping[str, Model]]:
+        """By model and name, all ways in which the parts need models to be asked."""
+        request, names = self._request, list(self._manifests)
+        last = (self._feedback_models or names)[-1]
+        found: dict[str, dict[str, Model]] = {}
+        for model, directory in request.models:
+            asked = ways.Ways(
+                manifest=self._manifests[model],
+                answers=request.answers,
+                temperatures=request.temperatures,
+                seed=request.seed,
+                first=model == names[0],
+                last=model == last,
+            )
+            found[model] = {
+                name: Model(directory, it.strategy, f"{model}-{name}", it.budget, self._workers)
+                for name, it in asked.of(request.parts).items()
+            }
+        return found
 
     def _row(self, name: str, tried: Mapping[str, Trials], choice: Choice, chosen: str) -> Score:
         """A row of the table: some of the lists that a method tried, as they are and finished.
@@ -214,19 +230,14 @@ class _Run:
         return score(name, self.cases, tried, choice, finished=self._tried(last.name, last))
 
     def _greedy(self, model: str) -> Mapping[str, Trials]:
-        """The greedy answer and, from models that know feedback, what follows it."""
-        manifest = self._manifests[model]
-        strategy = Feedback(manifest.feedback_form) if manifest.takes_feedback else Single(manifest.writes_code)
-        return self._asked(model, strategy, "greedy")
+        return self._asked(model, ways.GREEDY)
 
     def _sampled(self, model: str, temperature: float, then: Then = Then.NOTHING) -> Mapping[str, Trials]:
-        request, form = self._request, self._manifests[model].feedback_form
-        strategy = Sample(request.answers, temperature, request.seed, then, form)
-        return self._asked(model, strategy, f"samples at {temperature:g}, then {then}")
+        return self._asked(model, ways.samples(temperature, then))
 
     @cached_property
     def _coreset(self) -> Mapping[str, Trials]:
-        return self._tried("coreset", FixedLists(_CORESET))
+        return self._tried("coreset", FixedLists(ways.CORESET))
 
     @cached_property
     def _random(self) -> Mapping[str, Trials]:
@@ -244,7 +255,7 @@ class _Run:
 
     def add_table(self) -> None:
         """Models and what needs none, at equal compiles; how well models know what they do."""
-        ten = min(10, self._request.answers)
+        ten = min(ways.TEN, self._request.answers)
         one, many, every = (first_answers(1), "first"), (first_answers(ten), f"first {ten}"), (everything, "all")
         rows: list[Score] = []
         for name, manifest in self._manifests.items():
@@ -256,14 +267,14 @@ class _Run:
                 rows.append(self._row(f"{name}: both", greedy, *every))
             samples = self._sampled(name, manifest.temperature)
             rows.append(self._row(f"{name}: best of {ten} samples", samples, *many))
-            portfolio = self._asked(name, Portfolio(ten), "portfolio")
+            portfolio = self._asked(name, ways.PORTFOLIO)
             rows.append(self._row(f"{name}: portfolio, first list", portfolio, *one))
             rows.append(self._row(f"{name}: portfolio, {ten} lists", portfolio, *many))
             self.qualities[name] = quality(self.cases, greedy)
         rows += [
             self._row("coreset: first list", self._coreset, *one),
             self._row(f"coreset: {ten} lists", self._coreset, *many),
-            self._row(f"coreset: {_CORESET} lists", self._coreset, *every),
+            self._row(f"coreset: {ways.CORESET} lists", self._coreset, *every),
         ]
         neighbours = SimilarFunctions(self._corpus, self._labels, ten)
         if neighbours.training:
@@ -341,19 +352,14 @@ class _Run:
         """Figure 7."""
         found: dict[str, list[Curve]] = {}
         for model in self._feedback_models:
-            manifest = self._manifests[model]
-            iterate = Iterate(_STEPS, form=manifest.feedback_form)
-            marks = [mark for mark in self._marks if mark <= 1 + _STEPS]
-            answers = self._request.answers
-            warm = Iterate(_STEPS, manifest.temperature, self._request.seed, manifest.feedback_form, answers)
+            temperature = self._manifests[model].temperature
+            marks = [mark for mark in self._marks if mark <= 1 + ways.STEPS]
+            warm, name = self._asked(model, ways.ITERATED_WARM), f"iteration at T = {temperature:g}, again and again"
             found[model] = [
-                by_answers("iteration, greedy", self.cases, self._asked(model, iterate, "iteration"), marks),
-                by_answers(
-                    f"iteration at T = {manifest.temperature:g}, again and again",
-                    self.cases, self._asked(model, warm, "warm iteration", Budget(answers)), self._marks,
-                ),
-                by_answers("sampling", self.cases, self._sampled(model, manifest.temperature), self._marks),
-            ]  # fmt: skip
+                by_answers("iteration, greedy", self.cases, self._asked(model, ways.ITERATED), marks),
+                by_answers(name, self.cases, warm, self._marks),
+                by_answers("sampling", self.cases, self._sampled(model, temperature), self._marks),
+            ]
         if found:
             self.results["iteration"] = {name: [asdict(it) for it in curves] for name, curves in found.items()}
             self._page.section("Iteration", "Cumulative, at equal numbers of answers; the paper's figure 7.")
@@ -365,23 +371,22 @@ class _Run:
         marks, answers = self._marks, self._request.answers
         for model, manifest in self._manifests.items():
             sampled = self._sampled(model, manifest.temperature)
-            priority = self._asked(model, Priority(answers), "priority")
-            portfolio = self._asked(model, Portfolio(min(answers, _CORESET)), "whole portfolio")
-            budgets = [it for it in _SEARCHED if it <= answers]
-            beams = {it: self._asked(model, Beam(it), f"beam {it}") for it in budgets}
-            searches = {it: Search(it, min(10, it), self._request.seed) for it in budgets}
-            search = {it: self._asked(model, strategy, f"search {it}") for it, strategy in searches.items()}
+            priority = self._asked(model, ways.PRIORITY)
+            portfolio = self._asked(model, ways.WHOLE_PORTFOLIO)
+            budgets = ways.budgets(answers)
+            beams = {it: self._asked(model, ways.beam(it)) for it in budgets}
+            searches = {it: self._asked(model, ways.search(it)) for it in budgets}
             curves = [
                 by_compiles(f"samples at T = {manifest.temperature:g}", self.cases, sampled, marks),
                 by_compiles("Priority Sampling", self.cases, priority, marks),
-                by_compiles("portfolio", self.cases, portfolio, [mark for mark in marks if mark <= _CORESET]),
+                by_compiles("portfolio", self.cases, portfolio, [mark for mark in marks if mark <= ways.CORESET]),
                 of_budgets("beam search", self.cases, beams),
-                of_budgets("search from the model's answers", self.cases, search),
+                of_budgets("search from the model's answers", self.cases, searches),
             ]
             if manifest.takes_feedback:
                 then = self._sampled(model, manifest.temperature, Then.GREEDY)
                 curves.insert(1, by_compiles("samples with feedback", self.cases, then, marks, each_with_its_feedback))
-            short = [mark for mark in marks if mark <= _CORESET]
+            short = [mark for mark in marks if mark <= ways.CORESET]
             curves += [
                 by_compiles("coreset", self.cases, self._coreset, short),
                 by_compiles("random lists", self.cases, self._random, marks),

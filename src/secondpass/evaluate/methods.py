@@ -165,13 +165,8 @@ class Model:
 
     def trials(self, cases: Sequence[Case]) -> Iterator[Trials]:
         """See `Method`."""
-        asked = _Asked(self.directory, self.strategy, self.budget)
-        try:
-            yield from answer_all(self.name, asked, cases, self.workers, _called)
-        except EngineStopped as error:
-            raise EngineStopped(
-                f"{error}; what was measured is kept, the same command goes on", error.exit_code
-            ) from error
+        for ((_, found),) in ask_together(self.name, [self], ((case, (0,)) for case in cases)):
+            yield found
 
 
 @dataclass(frozen=True)
@@ -230,32 +225,68 @@ def compile_lists(cases: Sequence[Case], lists: Mapping[str, Sequence[Words]]) -
             yield Trials(job.name, tried, sum(it.seconds for it in outcomes))
 
 
+def ask_together(
+    name: str, ways: Sequence[Model], questions: Iterable[tuple[Case, tuple[int, ...]]]
+) -> Iterator[list[tuple[int, Trials]]]:
+    """Ask one model in several ways, a function at a time: it is read once for them all, and equal lists compiled once.
+
+    Args:
+        name: of them together, for errors.
+        ways: strategies of one model, and as many processes.
+        questions: functions, each with the places of the ways it is to be asked in.
+
+    Yields:
+        A function's trials with the places of their ways; functions as they are done.
+
+    Raises:
+        EngineStopped: a model's process died, or raised an error; what was done before has been given out.
+    """
+    asked = _Asked(ways[0].directory, tuple((it.strategy, it.budget) for it in ways))
+    try:
+        yield from answer_all(name, asked, questions, ways[0].workers, _called)
+    except EngineStopped as error:
+        raise EngineStopped(f"{error}; what was measured is kept, the same command goes on", error.exit_code) from error
+
+
 @dataclass(frozen=True)
 class _Asked:
-    """What a process of `Model` asks the model for."""
+    """What a process of `ask_together` asks the model for."""
 
     directory: Path
-    strategy: Strategy
-    budget: Budget
+    ways: tuple[tuple[Strategy, Budget], ...]
 
-    def __call__(self) -> Callable[[Case], Trials]:
+    def __call__(self) -> Callable[[tuple[Case, tuple[int, ...]]], list[tuple[int, Trials]]]:
         """Load the model; what answers a function."""
         words = [entry.text for entry in load().vocabulary()]
         engine = load_engine(self.directory, words=words, threads=1)
         return partial(self._answer, engine, Sandbox(1, reproducible=True))
 
-    def _answer(self, engine: Any, sandbox: Sandbox, case: Case) -> Trials:
-        started = time.perf_counter()
-        tokens = len(engine.tokenizer.encode_prompt(OptimizePrompt(case.text)))
-        session = Session(engine, Function("function", case.text, case.bitcode), sandbox, self.budget)
+    def _answer(
+        self, engine: Any, sandbox: Sandbox, question: tuple[Case, tuple[int, ...]]
+    ) -> list[tuple[int, Trials]]:
+        case, places = question
+        function = Function("function", case.text, case.bitcode)
+        first = Session(engine, function, sandbox)
         with suppress(PromptTooLong):
-            session.work(self.strategy)
-        tried, seconds = tuple(map(_tried, session.attempts)), time.perf_counter() - started
-        read_in_part = session.unread is not None
-        return Trials(case.key, tried, seconds, tokens, read_in_part, session.inferences, session.compiles)
+            _ = first.prompt  # read here, for all
+        found: list[tuple[int, Trials]] = []
+        for place in places:
+            strategy, budget = self.ways[place]
+            started = time.perf_counter()
+            session = Session(engine, function, sandbox, budget, like=first)
+            with suppress(PromptTooLong):
+                session.work(strategy)
+            seconds = time.perf_counter() - started + session.spared  # as if it had been asked alone
+            tokens = len(engine.tokenizer.encode_prompt(OptimizePrompt(case.text)))
+            tried, in_part = tuple(map(_tried, session.attempts)), session.unread is not None
+            found.append(
+                (place, Trials(case.key, tried, seconds, tokens, in_part, session.inferences, session.compiles))
+            )
+        return found
 
 
-def _called(case: Case) -> str:
+def _called(question: tuple[Case, tuple[int, ...]]) -> str:
+    case, _ = question
     return f"function {case.key} of {case.project}"
 
 

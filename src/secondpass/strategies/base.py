@@ -156,9 +156,19 @@ class Session:
         function: to be optimised.
         sandbox: compiles.
         budget: what may be spent.
+        like: another session of the same engine, function and kind of sandbox: what was read and compiled there is not
+            read and compiled again. It counts all the same.
     """
 
-    def __init__(self, engine: Engine, function: Function, sandbox: Sandbox, budget: Budget | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        function: Function,
+        sandbox: Sandbox,
+        budget: Budget | None = None,
+        *,
+        like: Session | None = None,
+    ) -> None:
         self.engine = engine
         self.function = function
         self.attempts: list[Attempt] = []
@@ -167,12 +177,16 @@ class Session:
         """Answers asked for."""
         self.unread: PromptTooLong | None = None
         """Why the model has read only a part of the function; None where it has read all, or nothing yet."""
+        self.spared = 0.0
+        """Seconds that were not spent since another session had spent them."""
+        self._like = like
         self._sandbox = sandbox
         self._budget = budget or Budget()
         self._lists: set[str] = set()
         self._searched = 0
-        self._outcomes: dict[str, Outcome] = {}
-        self._source: int | None = None
+        self._outcomes: dict[str, Outcome] = {} if like is None else like._outcomes
+        self._own: set[str] = set()
+        self._reading = 0.0
         self._started = time.monotonic()
 
     def work(self, strategy: Strategy) -> list[Attempt]:
@@ -189,6 +203,17 @@ class Session:
     @cached_property
     def prompt(self) -> Sequence:
         """The function as the model has read it, once for all answers; of one that is too long, a part (`unread`)."""
+        if self._like is not None:
+            found, self.unread, self._reading = self._like.prompt, self._like.unread, self._like._reading
+            self.spared += self._reading
+            return found
+        started = time.perf_counter()
+        try:
+            return self._read()
+        finally:
+            self._reading = time.perf_counter() - started
+
+    def _read(self) -> Sequence:
         prompt = OptimizePrompt(self.function.ir, self.function.objective)
         try:
             return self.engine.start(prompt)
@@ -362,15 +387,14 @@ class Session:
         return len(answers)
 
     def _verdicts(self, answers: List[Answer | Malformed]) -> list[Verdict]:
-        lists = dict.fromkeys(str(it.passes) for it in answers if isinstance(it, Answer))
+        lists = dict.fromkeys(["", *(str(it.passes) for it in answers if isinstance(it, Answer))])
         new = [passes for passes in lists if passes not in self._outcomes]
-        first = [""] if self._source is None else []
-        if new or first:
-            outcomes = self._sandbox.compile(Job(self.function.bitcode, (*first, *new)))
-            if first:
-                self._source = outcomes.pop(0).instructions
-            self._outcomes |= zip(new, outcomes)
-        source = self._source or 0
+        if new:
+            self._outcomes |= zip(new, self._sandbox.compile(Job(self.function.bitcode, tuple(new))))
+            self._own.update(new)
+        self.spared += sum(self._outcomes[passes].seconds for passes in lists if passes not in self._own)
+        self._own.update(lists)
+        source = self._outcomes[""].instructions
         return [
             feedback.judge(it, source, self._outcomes[str(it.passes)] if isinstance(it, Answer) else None)
             for it in answers
