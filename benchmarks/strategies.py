@@ -297,10 +297,11 @@ def report_turns(found: Mapping[Form, Sequence[Turn]]) -> None:
         times = {FAST: [it.whole for it in fast], LIST: [it.listed for it in long], WHOLE: [it.whole for it in long]}
         seconds = {name: [getattr(it, clock) for it in rows] for name, rows in times.items()}
         print(f"\nsecond answers, {clock} time (the compiler's processes' work is in the wall time alone)\n")
-        print("| | s to the second answer | times Fast's |\n|---|---:|---:|")
+        print("| | s to the second answer | times Fast's | of all functions together |\n|---|---:|---:|---:|")
         for name, rows in seconds.items():
             ratios = [own / one for own, one in zip(rows, seconds[FAST])]
-            print(f"| {name} | {spread(rows, '.3f')} | {spread(ratios, '.1f')} |")
+            together = sum(rows) / sum(seconds[FAST])
+            print(f"| {name} | {spread(rows, '.3f')} | {spread(ratios, '.1f')} | {together:.1f} |")
     print("\ntokens read\n\n| | prompt | of answer, feedback | read in that turn | turns that read just their own |")
     print("|---|---:|---:|---:|---:|")
     for form, turns in found.items():
