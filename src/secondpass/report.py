@@ -12,11 +12,12 @@ from rich.table import Table
 from secondpass import __version__
 from secondpass.driver.summary import Summary, change
 from secondpass.explain import Explanation
+from secondpass.llvm.elf import Beside
 from secondpass.llvm.library import Library
 from secondpass.llvm.passes import PassList
 from secondpass.llvm.vocabulary import EXCLUDED, VOCABULARY
 from secondpass.optimize import FunctionResult, Result, Size
-from secondpass.prompt import Answer
+from secondpass.prompt import Answer, Objective
 from secondpass.strategies.base import Attempt
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def _totals(source: Size, oz: Size, best: Size) -> Document:
     return {
         "instructions": {"source": source.instructions, "oz": oz.instructions, "best": best.instructions},
         "bytes": {"oz": oz.bytes, "best": best.bytes},
+        **{f"{name}_bytes": {"oz": before, "best": after} for name, before, after in _beside(oz, best)},
     }
 
 
@@ -102,6 +104,8 @@ def print_results(results: Sequence[Result], console: Console) -> None:
             f" {best.instructions:,} ours ({_change(oz.instructions, best.instructions)});"
             f" {oz.bytes:,} bytes at -Oz, {best.bytes:,} ours ({_change(oz.bytes, best.bytes)})"
         )
+        if results[0].objective is Objective.BYTES:
+            _print_beside(oz, best, console)
 
 
 def _result_table(result: Result) -> Table:
@@ -137,11 +141,24 @@ def _print_summary(result: Result, console: Console) -> None:
     console.print(f"  {result.passes}", highlight=False, soft_wrap=True)
     if result.note:
         console.print(result.note, highlight=False, soft_wrap=True)
+    if result.objective is Objective.BYTES:
+        _print_beside(result.oz, result.best, console)
     console.print(
         f"{improved} of {len(result.functions)} functions have an answer that beats -Oz;"
         f" {result.seconds['total']:.2f} s ({result.seconds['model']:.2f} s with the model)",
         highlight=False,
     )
+
+
+def _print_beside(oz: Size, best: Size, console: Console) -> None:
+    said = (f"{name} {before:,} -> {after:,}" for name, before, after in _beside(oz, best))
+    console.print(f"beside these bytes, at -Oz -> ours: {', '.join(said)}", highlight=False, soft_wrap=True)
+
+
+def _beside(oz: Size, best: Size) -> list[tuple[str, int, int]]:
+    """Bytes that the objective does not count, by what they are."""
+    before, after = (asdict(it.beside or Beside()) for it in (oz, best))
+    return [(name, before[name], after[name]) for name in before]
 
 
 def _change(before: int | None, after: int | None) -> str:
@@ -152,7 +169,8 @@ def _change(before: int | None, after: int | None) -> str:
 
 def _sum(results: Sequence[Result], stage: str) -> Size:
     sizes: list[Size] = [getattr(result, stage) for result in results]
-    return Size(sum(it.instructions for it in sizes), sum(it.bytes or 0 for it in sizes))
+    beside = sum((it.beside or Beside() for it in sizes), Beside())
+    return Size(sum(it.instructions for it in sizes), sum(it.bytes or 0 for it in sizes), beside)
 
 
 # Builds

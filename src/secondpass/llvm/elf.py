@@ -13,6 +13,7 @@ from secondpass.errors import LLVMError
 
 _SHT_SYMTAB = 2
 _SHT_RELA = 4
+_SHT_REL = 9
 _R_X86_64_64 = 1
 _SHT_NOBITS = 8
 _SHF_WRITE = 0x1
@@ -46,6 +47,42 @@ def code_size(image: bytes) -> int:
         LLVMError: the image is not ELF.
     """
     return sum(it.size for it in _sections(image) if it.is_text and not it.name.startswith(_UNWIND))
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """Bytes of an object beside those of `code_size`.
+
+    Attributes:
+        unwind: tables for exceptions and backtraces.
+        data: what is loaded and may be written, constants that hold addresses among it.
+        relocations: what says where a linker, or for data a loader, has to put addresses into all these.
+    """
+
+    unwind: int = 0
+    data: int = 0
+    relocations: int = 0
+
+    def __add__(self, other: Beside) -> Beside:
+        """Of two objects together."""
+        return Beside(self.unwind + other.unwind, self.data + other.data, self.relocations + other.relocations)
+
+
+def beside(image: bytes) -> Beside:
+    """What there is beside code and constants; no name, no debug information.
+
+    Raises:
+        LLVMError: the image is not ELF.
+    """
+    sections, found = _sections(image), Beside()
+    for it in sections:
+        if it.kind in (_SHT_RELA, _SHT_REL):
+            found += Beside(relocations=it.size if sections[it.info].flags & _SHF_ALLOC else 0)
+        elif it.is_text:
+            found += Beside(unwind=it.size if it.name.startswith(_UNWIND) else 0)
+        elif it.flags & _SHF_ALLOC and it.kind != _SHT_NOBITS:
+            found += Beside(data=it.size)
+    return found
 
 
 def text_size(image: bytes) -> int:

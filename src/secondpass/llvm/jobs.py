@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
+from secondpass.llvm.elf import Beside
 from secondpass.llvm.module import FunctionSize
 
 Work = Callable[[bytes, str], "Outcome"]
@@ -76,6 +77,7 @@ class Outcome:
         bitcode: the resulting module, where asked for.
         seconds: wall time inside LLVM, parsing included for the first list that a worker runs.
         last_words: the end of what the process wrote to stderr before it died.
+        beside: bytes beside `bytes`, where both `functions` and `bytes` were asked for.
     """
 
     status: Status
@@ -86,6 +88,7 @@ class Outcome:
     bitcode: bytes | None = None
     seconds: float = 0.0
     last_words: str = ""
+    beside: Beside | None = None
 
     @property
     def ok(self) -> bool:

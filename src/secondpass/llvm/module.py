@@ -164,19 +164,17 @@ class Module:
         Raises:
             LLVMError: as `emit`; or the target is not ELF.
         """
-        return self.native_sizes(each=False)[0]
+        return elf.code_size(self.emit("obj"))
 
-    def native_sizes(self, *, each: bool) -> tuple[int, tuple[FunctionSize, ...]]:
-        """`native_size`, and with `each` the defined functions with the bytes each became.
+    def native_sizes(self) -> tuple[int, elf.Beside, tuple[FunctionSize, ...]]:
+        """`native_size`, what the object has beside that, and the defined functions with the bytes each became.
 
         A function's bytes are None where it has no symbol of its own in the object.
         """
         image = self.emit("obj")
-        functions: tuple[FunctionSize, ...] = ()
-        if each:
-            sizes = elf.function_sizes(image)
-            functions = tuple(FunctionSize(it.name, it.instructions, sizes.get(it.name)) for it in self.functions())
-        return elf.code_size(image), functions
+        sizes = elf.function_sizes(image)
+        functions = tuple(FunctionSize(it.name, it.instructions, sizes.get(it.name)) for it in self.functions())
+        return elf.code_size(image), elf.beside(image), functions
 
     # What can be done to it
 

@@ -281,16 +281,19 @@ def _outcome(module: Module | LLVMError, pipeline: str, job: Job, started: float
             return Outcome(Status.INVALID, _line(error))
         try:
             copy.verify()
-            functions = copy.functions() if job.functions and not job.bytes else ()
-            size = None
-            if job.bytes:
-                size, functions = copy.native_sizes(each=job.functions)
+            size, beside, functions = None, None, ()
+            if job.bytes and job.functions:
+                size, beside, functions = copy.native_sizes()
+            elif job.bytes:
+                size = copy.native_size
+            elif job.functions:
+                functions = copy.functions()
         except LLVMError as error:
             return Outcome(Status.BROKEN, _line(error))
         instructions = copy.instruction_count
         bitcode = copy.to_bitcode() if job.keep else None
     seconds = time.perf_counter() - started
-    return Outcome(Status.OK, "", instructions, size, functions, bitcode, seconds)
+    return Outcome(Status.OK, "", instructions, size, functions, bitcode, seconds, beside=beside)
 
 
 def _alone(job: Job, _module: bytes, pipeline: str) -> Outcome:
