@@ -79,6 +79,16 @@ def test_names_are_printed_as_they_are(tmp_path):
     assert "a[red]b[/c].c" in run.stdout
 
 
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_files_harm_nothing(small, tmp_path, closed):
+    out = tmp_path / "small.o"
+    command = f'"$0" optimize "$1" --effort 0 --json -o "$2" {closed}'
+    run = subprocess.run(["sh", "-c", command, SECONDPASS, small, out], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.startswith("{") or ">&-" in closed.replace("2>&-", "")
+    assert out.read_bytes().startswith(b"\x7fELF")
+
+
 def test_a_device_stays_a_device(small):
     reader, writer = os.pipe()
     with os.fdopen(reader, "rb") as pipe:

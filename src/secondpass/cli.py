@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, 2 for a user's mistake, 1 for a fault of ours, 130 after Ctrl-C.
     """
+    _open_standard_files()
     words = list(sys.argv[1:] if arguments is None else arguments)
     words, flags = _split(words)
     options = _parser().parse_args(words)
@@ -52,6 +53,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"secondpass: {error.filename or 'a file'} cannot be written: {error.strerror}", file=sys.stderr)
         return 2
+
+
+def _open_standard_files() -> None:
+    """Send what nobody takes nowhere: the number of a closed one would go to the next file that is opened."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            opened = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+            os.set_inheritable(opened, True)
+            setattr(sys, name, os.fdopen(opened, mode))
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:
