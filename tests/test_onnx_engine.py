@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -255,6 +256,22 @@ def test_feedback_is_read_after_the_cached_prompt(engine: OnnxEngine, rounded: l
     expected = reference(rounded, [*prompt, *first.tokens, *said])[-1]
     found = second.next_log_probabilities()
     assert np.abs(found - expected).mean() < 0.05 * np.abs(expected - expected.mean()).mean()
+
+
+@pytest.mark.parametrize("tokens", [60, 178, 190, 196])  # room for all, for some in a narrow place, for none
+def test_second_answers_together_are_those_that_come_one_by_one(engine: OnnxEngine, tokens: int) -> None:
+    sequence = engine.start(long_prompt(engine, tokens))
+    said = [(it, replace(FEEDBACK, target=n)) for n, it in enumerate(sequence.answer(6, temperature=1.0))]
+    alone: list[Completion | None] = [None] * len(said)
+    for place, one in enumerate(said):
+        with suppress(PromptTooLong):
+            (alone[place],) = sequence.extend(*one).answer()
+    together = sequence.second_answers(said)
+    assert [it and it.tokens for it in together] == [it and it.tokens for it in alone]
+    for one, other in zip(together, alone):
+        if one and other:
+            assert one.log_probability == pytest.approx(other.log_probability, abs=0.05)
+    assert sequence.second_answers([]) == []
 
 
 def test_a_second_answer_says_whether_the_first_stands(engine: OnnxEngine) -> None:

@@ -11,6 +11,7 @@ Every engine has `Engine` and `Sequence`. One that shows the model's probabiliti
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Sequence as List
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -85,6 +86,17 @@ class Sequence(Protocol):
 
         Raises:
             PromptTooLong: what comes out leaves no room for an answer.
+        """
+        ...
+
+    def second_answers(self, said: List[tuple[Completion, Feedback]]) -> list[Completion | None]:
+        """The greedy answer after each of several feedbacks, all written together, which takes a part of the time.
+
+        Args:
+            said: answers to this sequence, each with the feedback on it.
+
+        Returns:
+            What `extend` and then `answer` would give, without code; None where there is no room for an answer.
         """
         ...
 

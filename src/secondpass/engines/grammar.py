@@ -136,6 +136,12 @@ class Grammar:
         self._code = _ids([*code_tokens, self._single[CODE_CLOSE]])
         self._allowed: dict[tuple[State, int], NDArray[np.int64]] = {}
 
+    @property
+    def ample(self) -> int:
+        """Room for an answer without code, from which on more room allows no more answers."""
+        longest = self._longest_list + 2 * LONGEST_NUMBER + len(_SINGLE)
+        return longest + _PLENTY
+
     def allowed(self, state: State, room: int) -> NDArray[np.int64]:
         """The ids that may come next, ascending; none where the answer is complete.
 

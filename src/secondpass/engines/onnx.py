@@ -7,6 +7,7 @@ with its feedback is read after the prompt's own cache.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -107,6 +108,16 @@ class OnnxEngine:
 
     def read(self, before: Cache, tokens: Sequence[int], state: State) -> OnnxSequence:
         """Read tokens after others, up to the place where an answer in that state begins."""
+        own, written, scores = self.begin(before, tokens, state)
+        empty, opening = self.network.empty(1), self.grammar.forced(state)
+        return OnnxSequence(self, before.joined(own), empty, written, scores, own.length, opening)
+
+    def begin(self, before: Cache, tokens: Sequence[int], state: State) -> tuple[Cache, Written, Scores]:
+        """The same: the KV cache of what was read, the answer's opening, which is read along, and what may follow.
+
+        Raises:
+            PromptTooLong: an answer has no room after these tokens.
+        """
         length = before.length + len(tokens)
         if length + state.shortest > self.context_length:
             raise PromptTooLong(length, self.context_length)
@@ -118,8 +129,7 @@ class OnnxEngine:
         written = Written(state)
         for token, row in zip(opening, scores, strict=False):
             written = written.append(self.grammar, token, float(row[token]))
-        prefix = before.joined(cache)
-        return OnnxSequence(self, prefix, self.network.empty(1), written, scores[-1], batch.size, opening)
+        return cache, written, scores[-1]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -231,11 +241,41 @@ class OnnxSequence:
             EngineError: the answer belongs to another sequence.
             PromptTooLong: what comes out leaves no room for an answer.
         """
+        return self.engine.read(self.prefix, self._going_on(completion, feedback), SECOND_ANSWER)
+
+    def second_answers(self, said: Sequence[tuple[Completion, Feedback]]) -> list[Completion | None]:
+        """The greedy answers after several feedbacks, side by side; see `base.Sequence`.
+
+        Raises:
+            EngineError: an answer belongs to another sequence.
+        """
+        found: list[Completion | None] = [None] * len(said)
+        begun: dict[int, Branch] = {}
+        for place, (completion, feedback) in enumerate(said):
+            with suppress(PromptTooLong):
+                own, written, scores = self.engine.begin(
+                    self.prefix, self._going_on(completion, feedback), SECOND_ANSWER
+                )
+                begun[place] = Branch(written, own, scores)
+        longest = max((it.own.length for it in begun.values()), default=0)
+        if (
+            self.room - longest < self.engine.grammar.ample
+        ):  # in a narrow place answers depend on the room that each has
+            for place in begun:
+                (found[place],) = self.extend(*said[place]).answer()
+        elif begun:
+            branches = list(begun.values())
+            tree = Tree(self.engine.network, self.engine.grammar, self.prefix, branches[0], self.room - longest)
+            for place, path in zip(begun, tree.finish(branches)):
+                found[place] = self._completion(path.written)
+        return found
+
+    def _going_on(self, completion: Completion, feedback: Feedback) -> tuple[int, ...]:
+        """The tokens of an answer that are not read yet, and of the feedback on it."""
         opening = len(self.opening)
         if completion.tokens[:opening] != self.opening:
             raise EngineError("the answer to go on with belongs to another sequence")
-        tokens = (*completion.tokens[opening:], *self.engine.tokenizer.encode_feedback(feedback))
-        return self.engine.read(self.prefix, tokens, SECOND_ANSWER)
+        return (*completion.tokens[opening:], *self.engine.tokenizer.encode_feedback(feedback))
 
     def _with_code(self) -> Written:
         """What is written, in an answer that goes on to code after its counts."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from collections.abc import Sequence as List
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,6 +16,8 @@ from secondpass.strategies.single import check_feedback, is_final
 
 _AT_ONCE = 100
 """Answers decoded together; between two such batches the time is looked at."""
+_FOLLOWED_AT_ONCE = 20
+"""The same for second answers."""
 
 
 class Then(StrEnum):
@@ -97,11 +100,24 @@ class Sample:
         for attempt in session.attempts:
             if not is_final(attempt):
                 waiting.setdefault(attempt.completion.text, attempt)
+        if self.form is Form.FAST:
+            self._together(session, list(waiting.values()))
+            return
         for attempt in waiting.values():
             with suppress(PromptTooLong):  # no room for a second answer: the first one stands
                 sequence = session.prompt.extend(attempt.completion, attempt.verdict.feedback(self.form))
-                completions = session.answer(sequence=sequence, code=self.form is not Form.FAST)
+                completions = session.answer(sequence=sequence, code=True)
                 session.judge(completions, [attempt.sample], turn=1, form=self.form)
+
+    def _together(self, session: Session, waiting: List[Attempt]) -> None:
+        """The same without code, several at a time."""
+        for start in range(0, len(waiting), _FOLLOWED_AT_ONCE):
+            some = waiting[start : start + _FOLLOWED_AT_ONCE]
+            some = some[: session.affordable(len(some))]
+            found = session.prompt.second_answers([(it.completion, it.verdict.feedback(self.form)) for it in some])
+            answered = [(completion, it.sample) for it, completion in zip(some, found) if completion is not None]
+            session.count(len(answered))
+            session.judge([it for it, _ in answered], [sample for _, sample in answered], turn=1)
 
     def _sampled_after_feedback(self, session: Session) -> None:
         code = self.form is not Form.FAST
