@@ -37,6 +37,8 @@ FLAVOURS = {
 }
 CONFIGURE = "test -x configure || autoreconf -i; ./configure --disable-dependency-tracking"
 CMAKE = "cmake -S . -B out -DCMAKE_BUILD_TYPE=None -DCMAKE_POLICY_VERSION_MINIMUM=3.5"
+OWN = "./configure"
+"""One that is not autoconf's and takes variables as arguments alone."""
 BASELINE = "clang"
 LISTS = ", lists alone"
 
@@ -73,6 +75,21 @@ PROGRAMS = {
             "make -j2",
             "make check",
             ("lib/.libs/libexpat.so.*.*.*", "xmlwf/.libs/xmlwf"),
+        ),
+        Program("ed", f'{OWN} CC="$CC" CFLAGS="$CFLAGS" LDFLAGS="$LDFLAGS"', "make -j2", "make check", ("ed",)),
+        Program(
+            "lzip",
+            f'{OWN} CXX="$CXX" CXXFLAGS="$CXXFLAGS" LDFLAGS="$LDFLAGS"',
+            "make -j2",
+            "make check",
+            ("lzip",),
+        ),
+        Program(
+            "json-c",
+            f"{CMAKE} -DDISABLE_WERROR=ON",
+            "cmake --build out -j2",
+            "ctest --test-dir out",
+            ("out/libjson-c.so.*.*.*",),
         ),
         Program("mawk", CONFIGURE, "make -j2", "make check", ("mawk",)),
         Program("gzip", CONFIGURE, "make -j2", "make check", ("gzip",)),
