@@ -249,7 +249,14 @@ def test_the_whole_evaluation_is_one_page_and_nothing_is_measured_twice(labelled
     out = tmp_path / "out"
     first = evaluated(labelled, out, *LITTLE)
     assert first.returncode == 0, first.stderr
-    for row in ("greedy answer", "best of 5 samples", "coreset: 50 lists", "nearest neighbour's list", "autotuner"):
+    for row in (
+        "greedy answer",
+        "best of 5 samples",
+        "search from 5 answers",
+        "coreset: 50 lists",
+        "nearest neighbour's list",
+        "autotuner",
+    ):
         assert row in first.stdout
     results = json.loads((out / "results.json").read_text())
     assert results["functions"] == 5
@@ -288,7 +295,7 @@ def test_models_are_asked_in_all_ways_together(labelled, tmp_path):
         workers=1,
     )
     evaluate(request, lambda name, _done, _all: named.append(name))
-    assert [name for name in dict.fromkeys(named) if "strategies" in name] == ["a: 11 strategies", "b: 13 strategies"]
+    assert [name for name in dict.fromkeys(named) if "strategies" in name] == ["a: 12 strategies", "b: 14 strategies"]
     assert not [name for name in named if name.startswith(("a-", "b-")) and not name.endswith("finished")]
 
 

@@ -18,7 +18,7 @@ import json
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -229,6 +229,14 @@ class _Run:
         last = Finished(method, tried, choice, chosen)
         return score(name, self.cases, tried, choice, finished=self._tried(last.name, last))
 
+    def _searched(self, model: str, ten: int) -> Score:
+        """The row of a search, which keeps its best lists alone, and says itself what it took."""
+        found = self._asked(model, ways.search(ways.COMPILES))
+        spent = [found[case.key] for case in self.cases]
+        asked, compiled = (sum(getattr(it, name) or 0 for it in spent) for name in ("answers", "compiles"))
+        row = score(f"{model}: search from {ten} answers", self.cases, found)
+        return replace(row, answers=asked / len(spent), compiles=compiled / len(spent))
+
     def _greedy(self, model: str) -> Mapping[str, Trials]:
         return self._asked(model, ways.GREEDY)
 
@@ -270,6 +278,7 @@ class _Run:
             portfolio = self._asked(name, ways.PORTFOLIO)
             rows.append(self._row(f"{name}: portfolio, first list", portfolio, *one))
             rows.append(self._row(f"{name}: portfolio, {ten} lists", portfolio, *many))
+            rows.append(self._searched(name, ten))
             self.qualities[name] = quality(self.cases, greedy)
         rows += [
             self._row("coreset: first list", self._coreset, *one),

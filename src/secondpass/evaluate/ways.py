@@ -16,7 +16,7 @@ from secondpass.strategies.tree import Beam, Priority
 
 GREEDY, ITERATED, ITERATED_WARM = "greedy", "iteration", "warm iteration"
 PRIORITY, PORTFOLIO, WHOLE_PORTFOLIO = "priority", "portfolio", "whole portfolio"
-TEN, STEPS, CORESET = 10, 5, 50
+TEN, STEPS, CORESET, COMPILES = 10, 5, 50, 400
 _SEARCHED = (2, 5, 10, 20, 50, 100)
 """Budgets at which strategies are run anew: their first answers are not those of a smaller budget."""
 
@@ -57,6 +57,7 @@ class Ways:
         yield self._greedy()
         yield self._samples(self.manifest.temperature)
         yield PORTFOLIO, Way(Portfolio(min(TEN, self.answers)))
+        yield self._search(COMPILES)
 
     def _correlations(self) -> Iterator[tuple[str, Way]]:
         if self.first:
@@ -91,13 +92,16 @@ class Ways:
         yield WHOLE_PORTFOLIO, Way(Portfolio(min(self.answers, CORESET)))
         for budget in budgets(self.answers):
             yield beam(budget), Way(Beam(budget))
-            yield search(budget), Way(Search(budget, min(TEN, budget), self.seed))
+            yield self._search(budget)
 
     def _greedy(self) -> tuple[str, Way]:
         """The greedy answer and, from models that know feedback, what follows it."""
         manifest = self.manifest
         strategy = Feedback(manifest.feedback_form) if manifest.takes_feedback else Single(manifest.writes_code)
         return GREEDY, Way(strategy)
+
+    def _search(self, compiles: int) -> tuple[str, Way]:
+        return search(compiles), Way(Search(compiles, min(TEN, compiles, self.answers), self.seed))
 
     def _samples(self, temperature: float, then: Then = Then.NOTHING) -> tuple[str, Way]:
         strategy = Sample(self.answers, temperature, self.seed, then, self.manifest.feedback_form)
