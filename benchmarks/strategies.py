@@ -378,8 +378,10 @@ def fitting(engine: OnnxEngine, corpus: Corpus, keys: Sequence[str], most: int) 
     """The prompts of the first functions that leave room for the longest answer."""
     prompts: list[list[int]] = []
     for key in keys:
+        if len(prompts) == most:
+            break
         prompt = engine.tokenizer.encode_prompt(OptimizePrompt(corpus.text(key)))
-        if len(prompts) < most and len(prompt) + ROOM <= engine.context_length:
+        if len(prompt) + ROOM <= engine.context_length:
             prompts.append(prompt)
     return prompts
 

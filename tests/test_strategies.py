@@ -6,6 +6,7 @@ import heapq
 import itertools
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -422,7 +423,7 @@ def test_a_finished_strategy_is_never_worse_and_often_better_for_one_list_more(s
         attempts = finished.work(Finished(strategy))
         assert attempts[: len(plain.attempts)] == plain.attempts
         assert [it.origin for it in attempts[len(plain.attempts) :]] in ([], ["finish"])
-        assert finished.compiles <= plain.compiles + 1
+        assert plain.compiles < finished.compiles <= 3 * plain.compiles + 16  # two a list, some a function
         assert best_of(attempts) <= best_of(plain.attempts)
         better += best_of(attempts) < best_of(plain.attempts)
     assert better >= 2
@@ -431,6 +432,29 @@ def test_a_finished_strategy_is_never_worse_and_often_better_for_one_list_more(s
 def test_finishing_keeps_within_the_budget(session):
     one = session(Budget(compiles=3))
     assert len(one.work(Finished(Priority(10)))) == one.compiles == 3
+
+
+@pytest.mark.parametrize("compiles", [4, 6, 8, 11, 15])
+def test_finishing_tries_no_more_lists_than_the_budget_allows(session, compiles):
+    one = session(Budget(compiles=compiles))
+    assert one.work(Finished(Priority(3)))
+    assert 3 <= one.compiles <= compiles
+
+
+def test_finishing_needs_no_answers(session, functions):
+    spent = session(Budget(inferences=3), functions[-1])
+    assert spent.work(Finished(Sample(10)))[-1].origin == "finish"
+    assert spent.inferences == 3
+
+
+def test_finishing_ends_with_the_time(session, functions, monkeypatch):
+    one = session(Budget(seconds=60), functions[-1])
+    one.work(Sample(4))
+    monkeypatch.setattr(one, "_started", time.monotonic() - 59.98)
+    before = time.monotonic()
+    with suppress(base.Spent):
+        one.finish()
+    assert time.monotonic() - before < 2
 
 
 # Names

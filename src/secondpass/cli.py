@@ -128,7 +128,12 @@ def _add_optimize(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help=f"which answers to ask for: {', '.join(NAMES)} (default: feedback for one answer, sample for more)",
     )
-    parser.add_argument("--samples", type=int, metavar="N", help="answers a function; steps for iterate (default 1)")
+    parser.add_argument(
+        "--samples",
+        type=int,
+        metavar="N",
+        help="answers a function; steps for iterate (default 1); compiles for search (default 100)",
+    )
     parser.add_argument("--temperature", type=float, metavar="T", help="of samples (default: the model's)")
     parser.add_argument("--top-k", type=int, metavar="K", help="samples take one of the K most probable tokens a step")
     parser.add_argument(

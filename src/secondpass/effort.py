@@ -67,6 +67,9 @@ def _engine(threads: int | None) -> OnnxEngine:
     return OnnxEngine.load(words=[entry.text for entry in load().vocabulary()], threads=threads)
 
 
+_SEARCHED = 100
+"""Compiles of a search that is asked for by name alone."""
+
 EFFORTS = (
     Effort(coreset=10, strategy="", answers=0, codegen=4, seconds=60),
     Effort(coreset=10, strategy="single", answers=1, codegen=6, seconds=120),
@@ -83,7 +86,7 @@ def chosen(level: int | None, coreset: int | None, strategy: str | None, answers
         InputError: both, or there is no such level.
     """
     if level is None:
-        answers = 1 if answers is None else answers
+        answers = (_SEARCHED if strategy == "search" else 1) if answers is None else answers
         return Effort(coreset or 0, strategy or ("feedback" if answers == 1 else "sample"), answers, 0, math.inf)
     if (coreset, strategy, answers) != (None, None, None):
         raise InputError("--effort says what --coreset, --strategy and --samples say: give it alone, or them")

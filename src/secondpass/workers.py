@@ -80,6 +80,8 @@ def answer_all(
         EngineStopped: a process died or ran out of memory, or what answers raised an error. All that was computed
             until then has been given out.
     """
+    if workers < 1:
+        raise ValueError(f"{workers} workers answer nothing: at least one is needed")
     waiting = iter(questions)
     pool: list[_Worker] = []
     stopped: EngineStopped | None = None

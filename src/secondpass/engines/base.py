@@ -96,7 +96,8 @@ class Sequence(Protocol):
             said: answers to this sequence, each with the feedback on it.
 
         Returns:
-            What `extend` and then `answer` would give, without code; None where there is no room for an answer.
+            What `extend` and then `answer` would give, without code and up to the rounding of the matrix products; None
+            where there is no room for an answer.
         """
         ...
 

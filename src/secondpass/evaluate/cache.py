@@ -19,6 +19,9 @@ from secondpass.evaluate.methods import Method, Model, ask_together
 from secondpass.files import appending, lock, read_records
 from secondpass.progress import Progress
 
+_LONGEST_STEM = 120
+"""Of a file's name, which file systems limit to 255 bytes."""
+
 
 class Cache:
     """The folder of such files; one evaluation at a time.
@@ -92,7 +95,7 @@ class Cache:
         """
         text = json.dumps(facts, sort_keys=True)
         digest = hashlib.sha256(text.encode()).hexdigest()[:12]
-        stem = re.sub(r"[^\w.-]+", "-", name).strip("-")
+        stem = re.sub(r"[^\w.-]+", "-", name).strip("-")[:_LONGEST_STEM]
         return Kept(self._folder / f"{stem}-{digest}.jsonl")
 
 
@@ -101,7 +104,7 @@ class Kept:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.trials = {it.key: it for it in map(_trials, read_records(path))}
+        self.trials = {it.key: it for it in map(_trials, read_records(path)) if it is not None}
 
     def add(self, trials: Trials) -> None:
         """Keep those of one more function."""
@@ -116,6 +119,10 @@ def _row(trials: Trials) -> dict[str, Any]:
     return row
 
 
-def _trials(row: dict[str, Any]) -> Trials:
-    row["tried"] = tuple(Tried(tuple(words.split()), *rest) for words, *rest in row["tried"])
-    return Trials(**row)
+def _trials(row: Any) -> Trials | None:
+    """The trials of a row; None where it is none of this version, and has to be made again."""
+    try:
+        row["tried"] = tuple(Tried(tuple(words.split()), *rest) for words, *rest in row["tried"])
+        return Trials(**row)
+    except (TypeError, ValueError, KeyError, AttributeError):
+        return None

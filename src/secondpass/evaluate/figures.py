@@ -14,6 +14,7 @@ from secondpass.evaluate.curves import Curve
 from secondpass.evaluate.paper import Comparison, Correlations, Distributions
 
 _KINDS = ("png", "svg")
+_TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000)
 
 
 def pyplot() -> Any:
@@ -106,11 +107,19 @@ def curve_plots(found: Mapping[str, Sequence[Curve]], effort: str) -> Any:
         1, len(found), figsize=(4.4 * len(found), 4.0), layout="constrained", sharey=True, squeeze=False
     )
     for axes, (title, curves) in zip(every[0], found.items()):
-        shades = pyplot().get_cmap("viridis")(np.linspace(0, 0.9, max(1, len(curves))))
+        ordered = all(curve.name.startswith("T = ") for curve in curves)
+        shades = (
+            pyplot().get_cmap("viridis")(np.linspace(0, 0.9, len(curves)))
+            if ordered
+            else pyplot().get_cmap("tab10").colors
+        )
         for curve, color in zip(curves, shades):
             axes.plot(curve.effort, [100 * it for it in curve.share], label=curve.name, color=color, marker=".")
         axes.axhline(100, color="black", linewidth=0.6, linestyle=":")
         axes.set(title=title, xlabel=effort, xscale="log")
+        marks = [mark for mark in _TICKS if mark <= max((max(curve.effort) for curve in curves), default=1)]
+        axes.set_xticks(marks, [f"{mark:,}" for mark in marks], minor=False)
+        axes.set_xticks([], minor=True)
         axes.legend(fontsize=7)
     every[0][0].set_ylabel("% of the autotuner's gain over -Oz")
     return figure

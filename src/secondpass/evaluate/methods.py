@@ -65,6 +65,7 @@ class FixedLists:
     """The same lists for every function: the first ones of the shipped coreset."""
 
     size: int
+    workers: int = 0
     name: str = "coreset"
 
     @property
@@ -75,7 +76,7 @@ class FixedLists:
     def trials(self, cases: Sequence[Case]) -> Iterator[Trials]:
         """See `Method`."""
         lists = [it.words for it in coreset(Objective.INSTRUCTIONS, self.size)]
-        return compile_lists(cases, {case.key: lists for case in cases})
+        return compile_lists(cases, {case.key: lists for case in cases}, self.workers)
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ class RandomLists:
 
     size: int
     seed: int = 0
+    workers: int = 0
     name: str = "random lists"
 
     @property
@@ -94,7 +96,7 @@ class RandomLists:
     def trials(self, cases: Sequence[Case]) -> Iterator[Trials]:
         """See `Method`."""
         words = [entry.text for entry in load().vocabulary()]
-        return compile_lists(cases, {case.key: self._drawn(case.key, words) for case in cases})
+        return compile_lists(cases, {case.key: self._drawn(case.key, words) for case in cases}, self.workers)
 
     def _drawn(self, key: str, words: Sequence[str]) -> list[Words]:
         rng = random.Random(f"{self.seed} {key}")
@@ -108,6 +110,7 @@ class SimilarFunctions:
     corpus: Corpus = field(repr=False)
     labels: Mapping[str, Label] = field(repr=False)
     size: int
+    workers: int = 0
     name: str = "nearest neighbours"
 
     @property
@@ -123,7 +126,7 @@ class SimilarFunctions:
         order = self.corpus.in_order_of_shards(training)
         neighbours = Neighbours(map(self.corpus.text, order), [training[key] for key in order])
         lists = neighbours.lists([case.text for case in cases], self.size)
-        return compile_lists(cases, {case.key: found for case, found in zip(cases, lists)})
+        return compile_lists(cases, {case.key: found for case, found in zip(cases, lists)}, self.workers)
 
     @cached_property
     def training(self) -> dict[str, Label]:
@@ -178,12 +181,14 @@ class Finished:
         tried: its trials, by key.
         choice: which of the trials count.
         chosen: what to call that choice.
+        workers: processes; as many as there are cores where 0.
     """
 
     of: Method
     tried: Mapping[str, Trials] = field(repr=False)
     choice: Callable[[Trials], Sequence[Tried]]
     chosen: str
+    workers: int = 0
 
     @property
     def name(self) -> str:
@@ -193,7 +198,8 @@ class Finished:
     @property
     def facts(self) -> Mapping[str, Any]:
         """See `Method`."""
-        return {"of": self.of.facts, "chosen": self.chosen, "tails": asdict(tails(Objective.INSTRUCTIONS))}
+        made = asdict(tails(Objective.INSTRUCTIONS))
+        return {"of": self.of.facts, "chosen": self.chosen, "tails": made, "compiles": "counted"}
 
     def trials(self, cases: Sequence[Case]) -> Iterator[Trials]:
         """See `Method`."""
@@ -205,20 +211,21 @@ class Finished:
         waiting = {key: lists for key, lists in usable.items() if lists}
         modules = {case.key: case.bitcode for case in cases}
         unit = Finish(Objective.INSTRUCTIONS, tails(Objective.INSTRUCTIONS))
-        with Sandbox(reproducible=True) as sandbox:
+        with Sandbox(self.workers, reproducible=True) as sandbox:
             for key, outcome in finished(waiting, modules.__getitem__, unit, sandbox):
-                found = outcome.found if isinstance(outcome, Searched) else ()
-                yield Trials(key, tuple(Tried(it.passes, it.value) for it in found), outcome.seconds)
+                found, compiles = (outcome.found, outcome.compiles) if isinstance(outcome, Searched) else ((), 0)
+                best = tuple(Tried(it.passes, it.value) for it in found)
+                yield Trials(key, best, outcome.seconds, answers=0, compiles=compiles)
 
 
-def compile_lists(cases: Sequence[Case], lists: Mapping[str, Sequence[Words]]) -> Iterator[Trials]:
+def compile_lists(cases: Sequence[Case], lists: Mapping[str, Sequence[Words]], workers: int = 0) -> Iterator[Trials]:
     """Compile each case's lists; those of one case in order, the cases as they are done."""
 
     def jobs() -> Iterable[Job]:
         for case in cases:
             yield Job(case.bitcode, tuple(str(PassList.of(*words)) for words in lists[case.key]), case.key)
 
-    with Sandbox(reproducible=True) as sandbox:
+    with Sandbox(workers, reproducible=True) as sandbox:
         for job, outcomes in sandbox.run(jobs()):
             counts = (it.instructions if it.ok else None for it in outcomes)
             tried = tuple(Tried(words, count) for words, count in zip(lists[job.name], counts))
@@ -276,7 +283,7 @@ class _Asked:
             session = Session(engine, function, sandbox, budget, like=first)
             with suppress(PromptTooLong):
                 session.work(strategy)
-            seconds = time.perf_counter() - started + session.spared  # as if it had been asked alone
+            seconds = time.perf_counter() - started + session.spared  # nearly as if it had been asked alone
             tokens = len(engine.tokenizer.encode_prompt(OptimizePrompt(case.text)))
             tried, in_part = tuple(map(_tried, session.attempts)), session.unread is not None
             found.append(

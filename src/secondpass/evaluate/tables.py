@@ -5,6 +5,7 @@ The functions of all rows of a table are the same. A function that a method coul
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,8 +24,9 @@ class Score:
         gain: share by which all functions together are smaller than at -Oz.
         mean_gain: mean of each function's own gain.
         of_autotuner: `gain` as a share of the autotuner's.
-        finished: the same of what the lists are when they are finished (`tuner.finish`); None where that was not tried.
-        gain_alone, mean_gain_alone, of_autotuner_alone: as they are without -Oz as back-up.
+        finished: `of_autotuner` of what the lists are when finished (`tuner.finish`); None where that was not tried.
+        gain_alone, mean_gain_alone, of_autotuner_alone: as they are without -Oz as back-up; NaN where -Oz is always
+            among what is tried.
     """
 
     name: str
@@ -42,11 +44,16 @@ class Score:
     def cells(self) -> list[str]:
         """Its numbers for people, in the order of a table's columns."""
         answers = f"{self.answers:,.1f}" if self.answers else ""
-        finished = "" if self.finished is None else f"{self.finished:.1%}"
         return [
             answers, f"{self.compiles:,.1f}", f"{self.improved:.1%}", f"{self.gain:.2%}", f"{self.mean_gain:.2%}",
-            f"{self.of_autotuner:.1%}", finished, f"{self.gain_alone:.2%}", f"{self.of_autotuner_alone:.1%}",
+            _share(self.of_autotuner), _share(self.finished),
+            _share(self.gain_alone, 2), _share(self.of_autotuner_alone),
         ]  # fmt: skip
+
+
+def _share(value: float | None, digits: int = 1) -> str:
+    """In percent; nothing where it is not known, or nothing can be gained."""
+    return "" if value is None or not math.isfinite(value) else f"{value:.{digits}%}"
 
 
 Choice = Callable[[Trials], Sequence[Tried]]
@@ -123,7 +130,7 @@ def autotuner(cases: Sequence[Case], compiles: float) -> Score:
     best = [case.best for case in cases]
     improved = sum(case.best < case.oz for case in cases) / len(cases)
     gains = _gains(cases, best)
-    return Score("autotuner", 0.0, compiles, improved, *gains, None, *gains)
+    return Score("autotuner", 0.0, compiles, improved, *gains, None, *[math.nan] * 3)
 
 
 def _alone(case: Case, tried: Iterable[Tried]) -> int:

@@ -34,6 +34,7 @@ from secondpass.tuner.work import Item, Searched, SearchUnit, Settings, outcomes
 
 MOST_ANSWERS = 1_000
 HOTTEST = 10.0
+_MOST_COMPILES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +179,7 @@ class Session:
         self.unread: PromptTooLong | None = None
         """Why the model has read only a part of the function; None where it has read all, or nothing yet."""
         self.spared = 0.0
-        """Seconds that were not spent since another session had spent them."""
+        """Seconds of the model and the compiler that were not spent since another session had spent them."""
         self._like = like
         self._sandbox = sandbox
         self._budget = budget or Budget()
@@ -265,7 +266,7 @@ class Session:
     def _seconds_left(self) -> float:
         if self._budget.seconds is None:
             return math.inf
-        return self._budget.seconds - (time.monotonic() - self._started)
+        return self._budget.seconds - (time.monotonic() - self._started) - self.spared
 
     def judge(self, completions: List[Completion], samples: List[int], turn: int = 0, form: Form = Form.FAST) -> None:
         """Compile answers and keep them as attempts, as far as the budget allows.
@@ -346,17 +347,20 @@ class Session:
         Raises:
             Spent: the budget allows no other list.
         """
-        self.affordable(1)
+        left, seconds = self._left(_MOST_COMPILES), self._seconds_left()
+        if seconds <= 0:
+            raise Spent
         usable = (it.verdict.answer for it in self.attempts if it.verdict.target is not None)
         tried = dict.fromkeys(it.passes for it in usable if isinstance(it, Answer))
         if not tried:
             return
-        unit = Finish(self.function.objective, tails(self.function.objective))
+        unit = Finish(self.function.objective, tails(self.function.objective), seconds, left)
         lists = {self.function.name: [it.words for it in tried]}
         for _, outcome in finished(lists, self._module, unit, self._sandbox):
-            if isinstance(outcome, Searched) and (best := PassList.of(*outcome.found[0].passes)) not in tried:
-                self._searched += 1
-                self._keep(best, len(tried), "finish")
+            if isinstance(outcome, Searched):
+                self._searched += outcome.compiles
+                if (best := PassList.of(*outcome.found[0].passes)) not in tried:
+                    self._keep(best, len(tried), "finish")
 
     def _module(self, _key: str) -> bytes:
         return self.function.bitcode

@@ -11,6 +11,7 @@ functions (`scripts/learn_tails.py`).
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -67,10 +68,14 @@ class Finish:
     Attributes:
         objective: what to make small.
         tails: what runs behind the lists.
+        seconds: after these nothing new is tried.
+        compiles: lists it may try.
     """
 
     objective: Objective
     tails: Tails
+    seconds: float = math.inf
+    compiles: float = math.inf
 
     def __call__(self, bitcode: bytes, text: str) -> Outcome:
         """The best list, as it is compiled in one piece: in rare cases that is not what its passes do one by one."""
@@ -81,9 +86,11 @@ class Finish:
                 search = Search(explorer, item.banned)
                 found: list[Found] = []
                 for words in item.lists:
+                    if self._is_over(search, started):
+                        break
                     found += search.confirmed([words], 1)
                     search.try_list((*words, *self.tails.first))
-                self._follow(search, explorer.root.instructions)
+                self._follow(search, explorer.root.instructions, started)
                 best = [explorer.useful(words) or words for _, words in islice(search.ranked(), _CONFIRMED)]
                 found = sorted([*found, *search.confirmed(best, _CONFIRMED)], key=_rank)
         except LLVMError as error:
@@ -93,11 +100,15 @@ class Finish:
         seconds = time.perf_counter() - started
         return Searched(Status.OK, seconds=seconds, found=tuple(found[:1]), compiles=search.compiles)
 
-    def _follow(self, search: Search, instructions: int) -> None:
+    def _is_over(self, search: Search, started: float) -> bool:
+        left = self.compiles - search.compiles - _CONFIRMED
+        return left < 1 or time.perf_counter() - started > self.seconds
+
+    def _follow(self, search: Search, instructions: int, started: float) -> None:
         """Try the other tails behind the best state, and in turn behind one of the next best: several ways lead on."""
         for number, tail in enumerate(self.tails.others[: max(_FEWEST, _WORK // instructions)]):
             ranked = list(islice(search.ranked(), number // 2 + 2))
-            if ranked:
+            if ranked and not self._is_over(search, started):
                 _, words = ranked[0 if number % 2 == 0 else -1]
                 search.try_list((*words, *tail))
 
