@@ -14,6 +14,8 @@ from secondpass.evaluate.curves import Curve
 from secondpass.evaluate.paper import Comparison, Correlations, Distributions
 
 _KINDS = ("png", "svg")
+_MOST_INSIDE = 5
+"""Curves whose names have room in their diagram, unless they are temperatures."""
 _TICKS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000)
 
 
@@ -83,28 +85,31 @@ def distribution_plots(found: Distributions) -> Any:
 
 def comparison_bars(found: Sequence[Comparison]) -> Any:
     """Figure 5."""
-    figure, every = pyplot().subplots(
-        2, len(found), figsize=(3.6 * len(found), 6.4), layout="constrained", sharey="row", squeeze=False
-    )
+    rows = max((len(it.rows) for it in found), default=1)
+    size = 2.0 + 3.2 * len(found), 2 * (1.0 + 0.3 * rows)
+    figure, every = pyplot().subplots(2, len(found), figsize=size, layout="constrained", sharey=True, squeeze=False)
     for column, it in enumerate(found):
         names = [row.name for row in it.rows]
         for axes, values, kind in (
             (every[0][column], [row.gain for row in it.rows], "with -Oz as back-up"),
             (every[1][column], [row.gain_alone for row in it.rows], "without"),
         ):
-            bars = axes.bar(range(len(names)), [100 * value for value in values], color=_colors(names))
-            axes.bar_label(bars, fmt="%.2f", fontsize=7)
-            axes.axhline(0, color="black", linewidth=0.6)
-            axes.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=7)
+            bars = axes.barh(range(len(names)), [100 * value for value in values], color=_colors(names))
+            axes.bar_label(bars, fmt="%.2f", fontsize=7, padding=2)
+            axes.axvline(0, color="black", linewidth=0.6)
+            axes.margins(x=0.2)
+            axes.set_yticks(range(len(names)), names, fontsize=7)
             axes.set_title(f"{it.name} ({it.functions:,})\n{kind}", fontsize=8)
-            axes.set_ylabel("% fewer instructions than -Oz")
+            axes.set_xlabel("% fewer instructions than -Oz", fontsize=8)
+    every[0][0].invert_yaxis()
     return figure
 
 
 def curve_plots(found: Mapping[str, Sequence[Curve]], effort: str) -> Any:
     """Figures 6 and 7: a diagram for each group of curves."""
+    wide = 6.6 if any(len(curves) > _MOST_INSIDE for curves in found.values()) else 4.4
     figure, every = pyplot().subplots(
-        1, len(found), figsize=(4.4 * len(found), 4.0), layout="constrained", sharey=True, squeeze=False
+        1, len(found), figsize=(wide * len(found), 4.0), layout="constrained", sharey=True, squeeze=False
     )
     for axes, (title, curves) in zip(every[0], found.items()):
         ordered = all(curve.name.startswith("T = ") for curve in curves)
@@ -120,7 +125,10 @@ def curve_plots(found: Mapping[str, Sequence[Curve]], effort: str) -> Any:
         marks = [mark for mark in _TICKS if mark <= max((max(curve.effort) for curve in curves), default=1)]
         axes.set_xticks(marks, [f"{mark:,}" for mark in marks], minor=False)
         axes.set_xticks([], minor=True)
-        axes.legend(fontsize=7)
+        beside = (
+            {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if len(curves) > _MOST_INSIDE and not ordered else {}
+        )
+        axes.legend(fontsize=7, **beside)
     every[0][0].set_ylabel("% of the autotuner's gain over -Oz")
     return figure
 
