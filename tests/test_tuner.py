@@ -555,10 +555,11 @@ def test_other_tails_lead_on_from_the_best_states(objective):
 def test_large_functions_get_fewer_other_tails(monkeypatch):
     others = tuple(("sroa", "gvn", "dse")[: number % 3 + 1] for number in range(12))
     unit, tried = Finish(Objective.INSTRUCTIONS, Tails((), others)), []
-    search = SimpleNamespace(ranked=lambda: iter([(1, ("dce",)), (2, ("adce",))]), try_list=tried.append)
+    ranked = [(1, ("dce",)), (2, ("adce",))]
+    search = SimpleNamespace(ranked=lambda: iter(ranked), try_list=tried.append, compiles=0)
     for instructions, count in ((10, 12), (5_000, 6), (1_000_000, 2)):
         tried.clear()
-        unit._follow(search, instructions)
+        unit._follow(search, instructions, time.perf_counter())
         assert tried == [((("dce",), ("adce",))[number % 2][0], *others[number]) for number in range(count)]
 
 
