@@ -258,14 +258,13 @@ class OnnxSequence:
                 )
                 begun[place] = Branch(written, own, scores)
         longest = max((it.own.length for it in begun.values()), default=0)
-        if (
-            self.room - longest < self.engine.grammar.ample
-        ):  # in a narrow place answers depend on the room that each has
+        room = self.room - longest
+        if room < self.engine.grammar.ample:  # answers depend on the room that each has
             for place in begun:
                 (found[place],) = self.extend(*said[place]).answer()
         elif begun:
             branches = list(begun.values())
-            tree = Tree(self.engine.network, self.engine.grammar, self.prefix, branches[0], self.room - longest)
+            tree = Tree(self.engine.network, self.engine.grammar, self.prefix, branches[0], room)
             for place, path in zip(begun, tree.finish(branches)):
                 found[place] = self._completion(path.written)
         return found

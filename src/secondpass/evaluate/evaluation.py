@@ -237,10 +237,14 @@ class _Run:
         spent = [found[case.key] for case in self.cases]
         asked, compiled = (sum(getattr(it, name) or 0 for it in spent) for name in ("answers", "compiles"))
         row = score(f"{model}: search from {ten} answers, {ways.COMPILES} compiles", self.cases, found)
-        row = replace(
-            row, gain_alone=math.nan, mean_gain_alone=math.nan, of_autotuner_alone=math.nan
-        )  # -Oz is among them
-        return replace(row, answers=asked / len(spent), compiles=compiled / len(spent))
+        return replace(
+            row,
+            answers=asked / len(spent),
+            compiles=compiled / len(spent),
+            gain_alone=math.nan,  # -Oz is among what it tries
+            mean_gain_alone=math.nan,
+            of_autotuner_alone=math.nan,
+        )
 
     def _greedy(self, model: str) -> Mapping[str, Trials]:
         return self._asked(model, ways.GREEDY)

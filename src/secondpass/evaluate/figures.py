@@ -107,17 +107,14 @@ def comparison_bars(found: Sequence[Comparison]) -> Any:
 
 def curve_plots(found: Mapping[str, Sequence[Curve]], effort: str) -> Any:
     """Figures 6 and 7: a diagram for each group of curves."""
-    wide = 6.6 if any(len(curves) > _MOST_INSIDE for curves in found.values()) else 4.4
+    wide = 6.6 if any(map(_named_beside, found.values())) else 4.4
     figure, every = pyplot().subplots(
         1, len(found), figsize=(wide * len(found), 4.0), layout="constrained", sharey=True, squeeze=False
     )
     for axes, (title, curves) in zip(every[0], found.items()):
-        ordered = all(curve.name.startswith("T = ") for curve in curves)
-        shades = (
-            pyplot().get_cmap("viridis")(np.linspace(0, 0.9, len(curves)))
-            if ordered
-            else pyplot().get_cmap("tab10").colors
-        )
+        shades = pyplot().get_cmap("tab10").colors
+        if _are_temperatures(curves):
+            shades = pyplot().get_cmap("viridis")(np.linspace(0, 0.9, len(curves)))
         for curve, color in zip(curves, shades):
             axes.plot(curve.effort, [100 * it for it in curve.share], label=curve.name, color=color, marker=".")
         axes.axhline(100, color="black", linewidth=0.6, linestyle=":")
@@ -125,12 +122,18 @@ def curve_plots(found: Mapping[str, Sequence[Curve]], effort: str) -> Any:
         marks = [mark for mark in _TICKS if mark <= max((max(curve.effort) for curve in curves), default=1)]
         axes.set_xticks(marks, [f"{mark:,}" for mark in marks], minor=False)
         axes.set_xticks([], minor=True)
-        beside = (
-            {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if len(curves) > _MOST_INSIDE and not ordered else {}
-        )
+        beside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if _named_beside(curves) else {}
         axes.legend(fontsize=7, **beside)
     every[0][0].set_ylabel("% of the autotuner's gain over -Oz")
     return figure
+
+
+def _are_temperatures(curves: Sequence[Curve]) -> bool:
+    return all(curve.name.startswith("T = ") for curve in curves)
+
+
+def _named_beside(curves: Sequence[Curve]) -> bool:
+    return len(curves) > _MOST_INSIDE and not _are_temperatures(curves)
 
 
 def _colors(names: Sequence[str]) -> list[str]:

@@ -276,6 +276,7 @@ class _Asked:
         first = Session(engine, function, sandbox)
         with suppress(PromptTooLong):
             _ = first.prompt  # read here, for all
+        tokens = len(engine.tokenizer.encode_prompt(OptimizePrompt(case.text)))
         found: list[tuple[int, Trials]] = []
         for place in places:
             strategy, budget = self.ways[place]
@@ -284,7 +285,6 @@ class _Asked:
             with suppress(PromptTooLong):
                 session.work(strategy)
             seconds = time.perf_counter() - started + session.spared  # nearly as if it had been asked alone
-            tokens = len(engine.tokenizer.encode_prompt(OptimizePrompt(case.text)))
             tried, in_part = tuple(map(_tried, session.attempts)), session.unread is not None
             found.append(
                 (place, Trials(case.key, tried, seconds, tokens, in_part, session.inferences, session.compiles))

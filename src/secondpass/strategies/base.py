@@ -34,7 +34,6 @@ from secondpass.tuner.work import Item, Searched, SearchUnit, Settings, outcomes
 
 MOST_ANSWERS = 1_000
 HOTTEST = 10.0
-_MOST_COMPILES = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,7 +328,7 @@ class Session:
         Raises:
             Spent: the budget allows none.
         """
-        compiles = self._left(compiles)
+        compiles = int(min(compiles, self._left()))
         objective = self.function.objective
         spending = search.Budget(compiles, minimise=False, seconds=self._seconds_left())
         settings = Settings(objective, shipped(objective), spending, seed)
@@ -347,7 +346,7 @@ class Session:
         Raises:
             Spent: the budget allows no other list.
         """
-        left, seconds = self._left(_MOST_COMPILES), self._seconds_left()
+        left, seconds = self._left(), self._seconds_left()
         if seconds <= 0:
             raise Spent
         usable = (it.verdict.answer for it in self.attempts if it.verdict.target is not None)
@@ -372,9 +371,10 @@ class Session:
             verdict = replace(verdict, answer=answer)
             self.attempts.append(Attempt(Completion(answer.render(), (), 0.0), verdict, sample, made_by=made_by))
 
-    def _left(self, compiles: int) -> int:
+    def _left(self) -> float:
+        """How many lists may still be compiled."""
         limit = self._budget.compiles
-        left = compiles if limit is None else min(compiles, limit - self.compiles)
+        left = math.inf if limit is None else limit - self.compiles
         if left <= 0:
             raise Spent
         return left
@@ -395,8 +395,7 @@ class Session:
         new = [passes for passes in lists if passes not in self._outcomes]
         if new:
             self._outcomes |= zip(new, self._sandbox.compile(Job(self.function.bitcode, tuple(new))))
-            self._own.update(new)
-        self.spared += sum(self._outcomes[passes].seconds for passes in lists if passes not in self._own)
+        self.spared += sum(self._outcomes[passes].seconds for passes in lists.keys() - self._own - set(new))
         self._own.update(lists)
         source = self._outcomes[""].instructions
         return [
