@@ -6,6 +6,7 @@ import pytest
 from compiling import CODEC, CODEC_CHECK, PROGRAM, linked_output, needs_linker, unoptimised, unoptimised_text
 
 from secondpass.by_function import by_function
+from secondpass.llvm import elf
 from secondpass.llvm.jobs import Job
 from secondpass.llvm.library import load
 from secondpass.llvm.module import Module
@@ -89,6 +90,17 @@ def test_a_list_that_inlines_nothing_pays_for_the_functions_it_keeps(sandbox):
     made, oz = assembled(text, [small, OZ], sandbox), at_oz(text, sandbox)
     assert {it.name for it in made.outcome.functions} == {it.name for it in oz.functions}
     assert made.outcome.bytes <= oz.bytes
+
+
+def test_a_table_that_nobody_writes_is_constant_and_holds_distances(tmp_path, sandbox):
+    words = "".join(f'"{word}",' for word in ("none", "some", "many", "all", "more", "less", "first", "last"))
+    text = unoptimised_text(
+        f"static const char *names[] = {{{words}}}; const char *name(unsigned k) {{ return names[k]; }}", "-fPIC"
+    )
+    made, oz = assembled(text, [PassList.of("sroa"), OZ], sandbox), at_oz(text, sandbox)
+    assert made.outcome.bytes <= oz.bytes
+    image = object_file(made, tmp_path / "names.o").read_bytes()
+    assert elf.loaded_size(image) == elf.text_size(image)  # no data, and no relocation in data
 
 
 def test_a_function_without_lists_stays_as_it_is(sandbox):

@@ -488,9 +488,9 @@ def test_what_is_beside_the_bytes_is_what_the_section_table_says(tmp_path):
     unwind, data = (".eh_frame", ".gcc_except_table"), (".data", ".data.rel.ro", ".data.DW.ref.__gxx_personality_v0")
     relocations = [f".rela{it}" for it in (".text", *unwind, *data)]
     image = made.read_bytes()
-    assert elf.beside(image) == elf.Beside(of(*unwind), of(*data), of(*relocations))
+    assert elf.beside(image) == elf.Beside(of(*unwind), of(*relocations))
     assert min(of(*unwind), of(".data.rel.ro"), of(*relocations), of(".rela.debug_info")) > 0
-    assert elf.code_size(image) + elf.beside(image).unwind == elf.text_size(image)
+    assert elf.code_size(image) + elf.beside(image).unwind == elf.text_size(image) + of(*data)
 
 
 def test_what_is_no_elf_object_has_no_size():

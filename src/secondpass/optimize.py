@@ -41,7 +41,7 @@ _LARGE = 20_000
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Instructions, bytes of code and read-only data, and those of the rest (None where they were not measured)."""
+    """Instructions, bytes of code and data, and those of the rest (None where they were not measured)."""
 
     instructions: int
     bytes: int | None = None

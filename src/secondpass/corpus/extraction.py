@@ -37,7 +37,7 @@ class Record:
         text: the normalised text.
         source: instructions unoptimised.
         oz: instructions at -Oz.
-        oz_bytes: bytes of code and read-only data at -Oz.
+        oz_bytes: bytes of code and data at -Oz.
     """
 
     hash: str

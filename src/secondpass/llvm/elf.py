@@ -1,4 +1,4 @@
-"""Sizes out of an ELF object in memory: code with its constants, text, and functions by symbol.
+"""Sizes out of an ELF object in memory: code with its data, text, and functions by symbol.
 
 Bytes are what size-bound users pay for, and LLVM's C API tells no section flags, so the few headers
 needed are read here. Layout: System V gABI, chapters 4 (sections, symbols).
@@ -34,19 +34,30 @@ class _Section:
     name: bytes = b""
 
     @property
+    def is_loaded(self) -> bool:
+        """Whether a program's file holds it for the program's memory."""
+        return bool(self.flags & _SHF_ALLOC) and self.kind != _SHT_NOBITS
+
+    @property
     def is_text(self) -> bool:
         """Whether it is loaded and not written."""
-        read_only = self.flags & (_SHF_ALLOC | _SHF_WRITE) == _SHF_ALLOC and self.kind != _SHT_NOBITS
-        return bool(self.flags & _SHF_EXECINSTR) or read_only
+        return self.is_loaded and (bool(self.flags & _SHF_EXECINSTR) or not self.flags & _SHF_WRITE)
+
+    @property
+    def is_unwind(self) -> bool:
+        return self.name.startswith(_UNWIND)
 
 
 def code_size(image: bytes) -> int:
-    """The bytes of executable sections and of the read-only data beside them; unwind tables are not counted.
+    """The bytes of code and of all data that has a value at the start; unwind tables are not counted.
+
+    Data that may be written counts too: whether a table of constants is among it is a pass's doing (`globalopt` takes
+    it out), and the file holds it in either place.
 
     Raises:
         LLVMError: the image is not ELF.
     """
-    return sum(it.size for it in _sections(image) if it.is_text and not it.name.startswith(_UNWIND))
+    return sum(it.size for it in _sections(image) if it.is_loaded and not it.is_unwind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +66,19 @@ class Beside:
 
     Attributes:
         unwind: tables for exceptions and backtraces.
-        data: what is loaded and may be written, constants that hold addresses among it.
-        relocations: what says where a linker, or for data a loader, has to put addresses into all these.
+        relocations: what says where a linker, or for data a loader, has to put addresses.
     """
 
     unwind: int = 0
-    data: int = 0
     relocations: int = 0
 
     def __add__(self, other: Beside) -> Beside:
         """Of two objects together."""
-        return Beside(self.unwind + other.unwind, self.data + other.data, self.relocations + other.relocations)
+        return Beside(self.unwind + other.unwind, self.relocations + other.relocations)
 
 
 def beside(image: bytes) -> Beside:
-    """What there is beside code and constants; no name, no debug information.
+    """What there is beside code and data; no name, no debug information.
 
     Raises:
         LLVMError: the image is not ELF.
@@ -78,10 +87,8 @@ def beside(image: bytes) -> Beside:
     for it in sections:
         if it.kind in (_SHT_RELA, _SHT_REL):
             found += Beside(relocations=it.size if sections[it.info].flags & _SHF_ALLOC else 0)
-        elif it.is_text:
-            found += Beside(unwind=it.size if it.name.startswith(_UNWIND) else 0)
-        elif it.flags & _SHF_ALLOC and it.kind != _SHT_NOBITS:
-            found += Beside(data=it.size)
+        elif it.is_loaded and it.is_unwind:
+            found += Beside(unwind=it.size)
     return found
 
 
@@ -107,7 +114,7 @@ def loaded_size(image: bytes) -> int:
     sections = _sections(image)
     size = 0
     for it in sections:
-        if it.flags & _SHF_ALLOC and it.kind != _SHT_NOBITS:
+        if it.is_loaded:
             size += it.size
         elif it.kind == _SHT_RELA and wide and sections[it.info].flags & _SHF_WRITE:
             kinds = (

@@ -72,7 +72,7 @@ class Outcome:
         status: how it ended; the numbers are there for OK alone.
         message: why it did not end well, one line.
         instructions: of all defined functions.
-        bytes: of code and read-only data, where asked for.
+        bytes: of code and data, where asked for.
         functions: each defined function, where asked for.
         bitcode: the resulting module, where asked for.
         seconds: wall time inside LLVM, parsing included for the first list that a worker runs.

@@ -159,7 +159,7 @@ class Module:
 
     @property
     def native_size(self) -> int:
-        """Bytes of code and read-only data of the object this module becomes (`elf.code_size`).
+        """Bytes of code and data of the object this module becomes (`elf.code_size`).
 
         Raises:
             LLVMError: as `emit`; or the target is not ELF.
