@@ -19,7 +19,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from secondpass.corpus.store import Corpus
-from secondpass.errors import LLVMError, run_script
+from secondpass.errors import InputError, LLVMError, run_script
 from secondpass.llvm.jobs import Job
 from secondpass.llvm.library import load
 from secondpass.llvm.module import Module
@@ -103,6 +103,8 @@ def main() -> None:
     options = parser.parse_args()
     corpus = Corpus(options.corpus)
     keys = [it.hash for it in corpus.select("train", largest=LARGEST) if it.oz > 2][: options.functions]
+    if not keys:
+        raise InputError(f"{options.corpus}: it has no training function of 3 to {LARGEST} instructions")
     bitcodes = {key: corpus.bitcode(key) for key in keys}
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the explorer says there what it runs
     lists = {key: asked_for(code, key) for key, code in bitcodes.items()}
