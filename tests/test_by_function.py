@@ -77,6 +77,13 @@ def test_a_program_of_several_files_still_prints_what_it_did(tmp_path, sandbox, 
     assert linked_output(tmp_path, *objects) == golden_program
 
 
+def test_debug_information_changes_no_choice(sandbox):
+    lists = [OZ, *coreset(Objective.BYTES, 10)]
+    plain, debug = (assembled(unoptimised(CODEC, *flags), lists, sandbox) for flags in ((), ("-g",)))
+    assert debug.outcome.bytes == plain.outcome.bytes
+    assert debug.lists == plain.lists
+
+
 def test_with_oz_alone_it_is_what_oz_makes_of_the_module(sandbox):
     oz = at_oz(unoptimised(CODEC), sandbox)
     made = assembled(unoptimised(CODEC), [OZ], sandbox)

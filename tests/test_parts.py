@@ -189,6 +189,51 @@ def test_inline_functions_of_cpp_keep_their_linkage_and_groups():
     assert re.search(r"call .*@_Z5scalev\(", ours), "a weak function may be another one when it is linked"
 
 
+def nodes(text, kind):
+    """The metadata nodes of a kind, by name."""
+    return dict(re.findall(rf"^(!\d+) = (?:distinct )?!{kind}\((.*)\)$", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("seed", [None, 1, 2])
+@pytest.mark.parametrize("path", [CODEC, *PROGRAM], ids=lambda path: path.name)
+def test_debug_information_is_whole_again_and_there_once(path, seed):
+    before = unoptimised(path, "-g")
+    with rebuilt(before, *([] if seed is None else [random_lists(seed)])) as module:
+        text = module.to_text()
+    assert len(nodes(text, "DICompileUnit")) == 1
+    functions = re.findall(r"^define [^@]*@(\w+)\(.* !dbg (!\d+)", text, re.MULTILINE)
+    subprograms = nodes(text, "DISubprogram")
+    assert functions
+    assert len({node for _, node in functions}) == len(functions)
+    assert all(f'ame: "{name}"' in subprograms[node] for name, node in functions)
+    for kind in ("DICompositeType", "DIGlobalVariable"):  # what they hold is numbered anew
+        ours, theirs = ([re.sub(r"!\d+", "!", it) for it in nodes(it, kind).values()] for it in (text, before))
+        assert len(ours) == len(set(nodes(text, kind).values()))
+        assert set(ours) <= set(theirs)
+
+
+def test_a_type_lists_its_members_though_parts_had_none():
+    source = "struct Pair { int first, second; struct Pair *next; };\n" + "".join(
+        f"int {name}(struct Pair *p) {{ return p->{name} + p->next->{name}; }}\n" for name in ("first", "second")
+    )
+    with rebuilt(unoptimised_text(source, "-g")) as module:
+        text = module.to_text()
+    (pair,) = nodes(text, "DICompositeType").values()
+    assert "elements: !" in pair
+    assert "identifier" not in pair
+    assert re.findall(r'DW_TAG_member, name: "(\w+)"', text) == ["first", "second", "next"]
+
+
+def test_debug_information_of_several_sources_is_refused():
+    text = unoptimised_text(STATIC, "-g")
+    (unit,) = nodes(text, "DICompileUnit")
+    number = 1 + max(int(it) for it in re.findall(r"^!(\d+) = ", text, re.MULTILINE))
+    again = re.search(rf"^{unit} = (.*)$", text, re.MULTILINE)[1].replace('producer: "', 'producer: "other ')
+    two = text.replace(f"!llvm.dbg.cu = !{{{unit}}}", f"!llvm.dbg.cu = !{{{unit}, !{number}}}")
+    with Module.parse(f"{two}\n!{number} = {again}\n") as module, pytest.raises(LLVMError, match="several sources"):
+        Parts(module)
+
+
 ALIASES = r"""
 #include <cstdio>
 struct A { int x; A(int v); ~A(); virtual int f(); };
@@ -238,7 +283,6 @@ def test_second_names_of_functions_and_variables_stay(tmp_path):
 @pytest.mark.parametrize(
     ("source", "flags", "reason"),
     [
-        (STATIC, ("-g",), "debug information"),
         (
             "int f(int x) { static void *to[] = {&&a, &&b}; goto *to[x]; a: return 1; b: return 2; }",
             (),

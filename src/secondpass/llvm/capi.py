@@ -87,6 +87,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "LLVMGetVisibility": (_I, (_P,)),
     "LLVMGetUnnamedAddress": (_I, (_P,)),
     "LLVMGetNamedMetadata": (_P, (_P, _S, _Z)),
+    "LLVMStripModuleDebugInfo": (_I, (_P,)),
     "LLVMGetFirstUse": (_P, (_P,)),
     "LLVMGetNextUse": (_P, (_P,)),
     "LLVMGetUser": (_P, (_P,)),

@@ -108,9 +108,9 @@ class Module:
         """
         self._api.LLVMContextSetDiscardValueNames(self._context.handle, True)
 
-    def clone(self) -> Module:
+    def clone(self) -> Self:
         """A copy in the same context."""
-        return Module(self._api.LLVMCloneModule(self._module), self._context)
+        return type(self)(self._api.LLVMCloneModule(self._module), self._context)
 
     def close(self) -> None:
         """Give the memory back; a second call does nothing."""
@@ -221,7 +221,7 @@ class Module:
                 made = self._api.LLVMCreateEnumAttribute(self._context.handle, self._attribute_kind(attribute), 0)
                 self._api.LLVMAddAttributeAtIndex(function, capi.FUNCTION_INDEX, made)
 
-    def extract(self, *names: str) -> Module:
+    def extract(self, *names: str) -> Self:
         """Those functions, with the declarations and variables they need, as a module of its own.
 
         What else the module defines becomes a declaration or goes. The functions, and the internal
@@ -239,7 +239,7 @@ class Module:
         part._keep_only(wanted)
         return part
 
-    def split(self) -> Iterator[tuple[str, Module]]:
+    def split(self) -> Iterator[tuple[str, Self]]:
         """Every defined function as a module of its own; the caller closes each.
 
         The module is halved again and again, so that the cost is the size times its logarithm, not

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from secondpass.errors import LLVMError
-from secondpass.llvm import capi
+from secondpass.llvm import capi, debug_info
 from secondpass.llvm.module import Module
 
 CLEAN_UP = ("elim-avail-extern", "globaldce")
@@ -58,6 +58,9 @@ class Parts:
         self._whole = _Whole.copy_of(module)
         try:
             self._whole.refuse()
+            if self._whole.has_debug_info:
+                with self._whole as before:
+                    self._whole = _Whole.parse(debug_info.named(before.to_text()))
             self._aliases = self._whole.aliases()
             if self._aliases:
                 with self._whole as before:
@@ -68,9 +71,9 @@ class Parts:
             self._callees = self._whole.calls()
             self._sizes = {it.name: it.instructions for it in self._whole.functions()}
             self._bodies: dict[str, bytes] = {}
-            for name, part in self._whole.split():
-                with part:
-                    self._bodies[name] = _Whole.copy_of(part).as_part(name, self._symbols[name].linkage)
+            with self._whole.with_short_units() as short:
+                for name, part in short.split():
+                    self._bodies[name] = part.as_part(name, self._symbols[name].linkage)
         except BaseException:
             self.close()
             raise
@@ -89,18 +92,21 @@ class Parts:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def source(self, name: str, counted: Set[str] = frozenset()) -> bytes:
+    def source(self, name: str, counted: Set[str] | None = None) -> bytes:
         """A function alone, as it is now, with the bodies of the functions it may inline: bitcode.
 
         Args:
             name: of the function.
             counted: callees whose bodies stay where they are still called, even behind `CLEAN_UP`, so that the size
-                of the part holds theirs. Such a part is for measuring; `put` wants one without.
+                of the part holds theirs. Such a part is for measuring, and without debug information; `put` wants one
+                without these.
         """
         with _Whole.parse(self._bodies[name], name) as part:
             for callee in sorted(self._callees[name] - {name}):
                 if self._symbols[callee].linkage in _BINDING and self._sizes[callee] <= _INLINABLE:
-                    part.lend(callee, self._bodies[callee], emitted=callee in counted)
+                    part.lend(callee, self._bodies[callee], emitted=callee in (counted or ()))
+            if counted is not None:
+                part.strip_debug_info()
             return part.to_bitcode()
 
     def put(self, name: str, bitcode: bytes) -> None:
@@ -109,10 +115,13 @@ class Parts:
         Raises:
             LLVMError: the bitcode does not parse, or does not define the function.
         """
-        with Module.parse(bitcode, name) as part:
+        with _Whole.parse(bitcode, name) as part:
             sizes = {it.name: it.instructions for it in part.functions()}
-        if name not in sizes:
-            raise LLVMError(f"the optimised form of '{name}' does not define it")
+            if name not in sizes:
+                raise LLVMError(f"the optimised form of '{name}' does not define it")
+            if part.has_debug_info:  # of its callees too, which callers of this one need not have once more each
+                with part.with_merged_nodes() as less:
+                    bitcode = less.to_bitcode()
         self._bodies[name], self._sizes[name] = bitcode, sizes[name]
 
     def assemble(self) -> Module:
@@ -124,6 +133,9 @@ class Parts:
         whole = _Whole.copy_of(self._whole)
         try:
             whole.replace(self._bodies, self._symbols)
+            if whole.has_debug_info:
+                with whole as linked:
+                    whole = linked.with_merged_nodes(named=False)
             if self._aliases:
                 with whole as linked:
                     whole = _Whole.parse(linked.with_aliases(self._aliases))
@@ -168,13 +180,41 @@ class _Whole(Module):
 
     def refuse(self) -> None:
         """Raise LLVMError where parts could not be put together again."""
-        if self._metadata(b"llvm.dbg.cu"):
-            raise LLVMError("it has debug information, which linking parts would multiply: compile without -g")
-        taken = re.search(r"blockaddress\((@[^,]+),", self.to_text())  # LLVM 23 keeps no uses of a block's address
+        text = self.to_text()
+        if len(debug_info.units(text)) > 1:
+            raise LLVMError("it has debug information of several sources: compile without -g, or each source by itself")
+        taken = re.search(r"blockaddress\((@[^,]+),", text)  # LLVM 23 keeps no uses of a block's address
         if taken:
             raise LLVMError(f"labels of {taken[1]} have their addresses taken (computed goto)")
         if next(self._values("GlobalIFunc"), None):
             raise LLVMError("it has ifuncs, which need their resolvers beside them")
+
+    @property
+    def has_debug_info(self) -> bool:
+        """Whether there is a compile unit."""
+        name = b"llvm.dbg.cu"
+        return bool(self._api.LLVMGetNamedMetadata(self._module, name, len(name)))
+
+    def strip_debug_info(self) -> None:
+        """Take debug information away."""
+        self._api.LLVMStripModuleDebugInfo(self._module)
+
+    def with_short_units(self) -> Self:
+        """A copy whose compile units list nothing."""
+        return self.parse(debug_info.without_lists(self.to_text())) if self.has_debug_info else self.copy_of(self)
+
+    def with_merged_nodes(self, *, named: bool = True) -> Self:
+        """A copy with the debug information of all that was linked as one; whether types keep the names they got.
+
+        Raises:
+            LLVMError: LLVM does not take it.
+        """
+        text = debug_info.merged(self.to_text())
+        made = self.parse(text if named else debug_info.without_names(text))
+        if not made.has_debug_info:  # what is not valid is dropped in silence
+            made.close()
+            raise LLVMError("the debug information of its parts cannot be put together")
+        return made
 
     def aliases(self) -> list[_Alias]:
         """The second names of functions and variables, as the module's text has them.
@@ -328,9 +368,6 @@ class _Whole(Module):
 
     def _function(self, name: str) -> int:
         return self._api.LLVMGetNamedFunction(self._module, _encoded(name))
-
-    def _metadata(self, name: bytes) -> bool:
-        return bool(self._api.LLVMGetNamedMetadata(self._module, name, len(name)))
 
     def _has_identity(self, value: int, kind: str) -> bool:
         """Whether a copy of it would not do: a function, or a variable that is written or whose address counts."""
