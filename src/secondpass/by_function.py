@@ -62,7 +62,7 @@ def by_function(
             alive, so its size counts that one too.
         objective: what to make small.
         sandbox: where lists run.
-        is_over: whether the time is over: then nothing comes out.
+        is_over: whether the time is over. Then the functions that are left get the first of their lists.
         report: told the functions done and in all.
 
     Returns:
@@ -79,12 +79,10 @@ def by_function(
         total = sum(map(len, parts.levels))
         for level in parts.levels:
             report(len(chosen), total)
-            if is_over():
-                return None
             # All before any is replaced: the order in a level cannot matter.
             counted = {name: parts.source(name, dropped) for name in level}
             sources = {name: parts.source(name) for name in level}
-            best = _best(counted, lists, objective, sandbox)
+            best = _best(counted, lists, objective, sandbox, is_over)
             again = (Job(sources[name], (_cleaned(it),), name, keep=True) for name, it in best.items())
             for job, (outcome,) in sandbox.run(again):
                 if outcome.bitcode:
@@ -112,14 +110,16 @@ def _best(
     lists: Mapping[str, Sequence[PassList]],
     objective: Objective,
     sandbox: Sandbox,
+    is_over: Callable[[], bool],
 ) -> dict[str, PassList]:
     """The best list of each function; nothing for one that no list compiles."""
-    measure = objective is Objective.BYTES
-    jobs = (
-        Job(source, tuple(map(_cleaned, lists.get(name, ()))), name, bytes=measure) for name, source in sources.items()
-    )
+
+    def job_of(name: str, source: bytes) -> Job:
+        tried = lists.get(name, ())[: 1 if is_over() else None]
+        return Job(source, tuple(map(_cleaned, tried)), name, bytes=objective is Objective.BYTES)
+
     best: dict[str, PassList] = {}
-    for job, outcomes in sandbox.run(jobs):
+    for job, outcomes in sandbox.run(job_of(*it) for it in sources.items()):
         sizes = ((_size(it, objective), index) for index, it in enumerate(outcomes) if it.ok)
         least = min(sizes, default=None)
         if least is not None:

@@ -1,7 +1,7 @@
 """A file in, a smaller file out.
 
-Every function the model can read gets its answers. Every distinct list among them, and every list of
-the coreset where that is asked for, is tried on the whole module, alone and after -Oz. Then each function
+Every function the model can read gets its answers. The lists among them that take most off their functions, and every
+list of the coreset where that is asked for, are tried on the whole module, alone and after -Oz. Then each function
 is tried with the lists for it and the module's best one, apart from the others, and the module is put
 together again (`by_function`). The smallest result is taken; -Oz is one of the candidates, so the result
 is never larger. All lists run in the sandbox.
@@ -37,6 +37,10 @@ _CHUNK = 16
 """Lists that are tried on the module at a time; each where the module is large, for time is looked at between them."""
 _LARGE = 20_000
 """Instructions of a large module."""
+_WHOLE = 20
+"""Lists of answers that are tried on the whole module: each compiles every function, and functions get theirs later."""
+_MODEL, _MODULE = 0.5, 0.7
+"""Shares of the time after which no function is asked about any more, and no list tried on the whole module."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,12 +129,12 @@ class _Asked:
     oz: int | None = None
     note: str = ""
 
-    def answered(self) -> Iterator[tuple[PassList, str]]:
-        """The valid lists of the answers, and which attempt each is of."""
+    def answered(self) -> Iterator[tuple[PassList, str, int]]:
+        """The valid lists of the answers, which attempt each is of, and what it takes off the function at -Oz."""
         for attempt in self.attempts:
-            answer = attempt.verdict.answer
-            if isinstance(answer, Answer) and attempt.verdict.valid:
-                yield answer.passes, attempt.origin
+            answer, target = attempt.verdict.answer, attempt.verdict.target
+            if isinstance(answer, Answer) and target is not None:
+                yield answer.passes, attempt.origin, max((self.oz or target) - target, 0)
 
     @property
     def origin(self) -> str:
@@ -175,7 +179,8 @@ def optimize(
         budget: what the strategy may spend on a function; None for no limit of its own.
         coreset: lists to try on the module besides the model's.
         flags: for clang, with C and C++ inputs.
-        seconds: after these no new function and no new list is begun, but for -Oz; the result's note says so.
+        seconds: after these nothing is tried any more but -Oz, and the result's note says so. The model has half of
+            them, the rest is for choosing.
         progress: told how far the work is.
 
     Raises:
@@ -194,7 +199,7 @@ def optimize(
             raise InputError(f"{path}: it defines no function; there is nothing to optimise")
         oz = _oz(source, path, sandbox)
         clock.lap("oz")
-        asked = _ask(module, engine, strategy, budget, sandbox, clock, report)
+        asked = _ask(module, engine, strategy, budget, sandbox, objective, clock, report)
         clock.lap("model")
         candidates = list(_candidates(module, asked, coreset))
     best, winner = _best(candidates, source, oz, objective, sandbox, clock, report)
@@ -238,11 +243,12 @@ class _Clock:
 
     def __init__(self, limit: float) -> None:
         self._started = self._last = time.perf_counter()
-        self._end = self._started + limit
+        self._limit = limit
         self._laps: dict[str, float] = {}
 
-    def is_over(self) -> bool:
-        return time.perf_counter() > self._end
+    def is_over(self, share: float = 1.0) -> bool:
+        """Whether a share of the time is."""
+        return time.perf_counter() > self._started + share * self._limit
 
     def lap(self, name: str) -> None:
         now = time.perf_counter()
@@ -277,6 +283,7 @@ def _ask(
     strategy: Strategy,
     budget: Budget | None,
     sandbox: Sandbox,
+    objective: Objective,
     clock: _Clock,
     report: Progress,
 ) -> dict[str, _Asked]:
@@ -287,7 +294,7 @@ def _ask(
     total = len(module.functions())
     for done, (name, part) in enumerate(module.split()):
         report("asking the model", done, total)
-        if clock.is_over():
+        if clock.is_over(_MODEL):
             part.close()
             asked[name] = _Asked(note="there was no time left")
             continue
@@ -295,7 +302,7 @@ def _ask(
             function = Function(name, ir.normalise(part.to_text()), part.to_bitcode())
         oz = sandbox.compile(Job(function.bitcode, (load().oz_pipeline,)))[0]
         alone = oz.instructions if oz.ok else None
-        session = Session(engine, function, sandbox, budget)
+        session = Session(engine, function, sandbox, budget, objective=objective)
         with suppress(PromptTooLong):
             session.work(strategy)
         unread = session.unread
@@ -306,7 +313,7 @@ def _ask(
 
 
 def _candidates(module: Module, asked: dict[str, _Asked], coreset: Sequence[PassList]) -> Iterator[_Candidate]:
-    """Every distinct valid list, alone and after -Oz."""
+    """The distinct lists that promise most, alone and after -Oz."""
     oz = PassList.of(load().oz_pipeline)
     # What no list of a model may leave out: functions that must be inlined, coroutines to be lowered.
     first = PassList.of("always-inline") if module.has_attribute("alwaysinline") else PassList()
@@ -321,11 +328,15 @@ def _candidates(module: Module, asked: dict[str, _Asked], coreset: Sequence[Pass
         yield _Candidate(oz + passes, f"{origin}, after -Oz")
 
 
-def _answered(asked: dict[str, _Asked]) -> Iterator[tuple[PassList, str]]:
-    """The valid lists of all answers, and where they come from."""
+def _answered(asked: dict[str, _Asked]) -> list[tuple[PassList, str]]:
+    """The lists that take most off the functions they are for, and where they come from."""
+    gains: dict[PassList, int] = {}
+    origins: dict[PassList, str] = {}
     for name, about in asked.items():
-        for passes, origin in about.answered():
-            yield passes, f"{origin} for {name}"
+        for passes, origin, gain in about.answered():
+            gains[passes] = gains.get(passes, 0) + gain
+            origins.setdefault(passes, f"{origin} for {name}")
+    return [(it, origins[it]) for it in sorted(gains, key=gains.__getitem__, reverse=True)[:_WHOLE]]
 
 
 def _best(
@@ -346,7 +357,7 @@ def _best(
         for start, part in _chunks(candidates, _CHUNK if source.instructions < _LARGE else 1)
     )
     done = 0
-    for job, outcomes in sandbox.run(takewhile(lambda _: not clock.is_over(), jobs)):
+    for job, outcomes in sandbox.run(takewhile(lambda _: not clock.is_over(_MODULE), jobs)):
         start = int(job.name)
         for candidate, outcome in zip(candidates[start:], outcomes):
             if outcome.ok:
@@ -370,7 +381,7 @@ def _best(
 
 def _lists(about: _Asked, best: PassList, coreset: Sequence[PassList]) -> list[PassList]:
     """What to try on one function: -Oz, what the model said of it, the module's best list, the coreset."""
-    said = (passes for passes, _ in about.answered())
+    said = (passes for passes, _, _ in about.answered())
     return list(dict.fromkeys((PassList.of(load().oz_pipeline), *said, best, *coreset)))
 
 

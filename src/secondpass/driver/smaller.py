@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _THREADS = 1
 """A build runs a compiler on every core already; and a model without threads of its own is whole after a fork."""
+_LISTS = 0.75
+"""The share of the time for lists; the rest is for options of code generation."""
 _LATEST = ("-Oz", "-Xclang", "-disable-llvm-passes", "-w", "-c")
 
 
@@ -89,7 +91,7 @@ def smaller(
             sandbox,
             objective=Objective.BYTES,
             coreset=lists,
-            seconds=asked.seconds,
+            seconds=_LISTS * asked.seconds,
         )
         module.write_bytes(result.bitcode)
 

@@ -156,6 +156,8 @@ class Session:
         function: to be optimised.
         sandbox: compiles.
         budget: what may be spent.
+        objective: what searching and finishing make small, where the model is asked for something else; None where it
+            is asked for that.
         like: another session of the same engine, function and kind of sandbox: what was read and compiled there is not
             read and compiled again. It counts all the same.
     """
@@ -167,10 +169,12 @@ class Session:
         sandbox: Sandbox,
         budget: Budget | None = None,
         *,
+        objective: Objective | None = None,
         like: Session | None = None,
     ) -> None:
         self.engine = engine
         self.function = function
+        self.objective = objective or function.objective
         self.attempts: list[Attempt] = []
         """Every attempt, in the order in which it was made."""
         self.inferences = 0
@@ -329,9 +333,8 @@ class Session:
             Spent: the budget allows none.
         """
         compiles = int(min(compiles, self._left()))
-        objective = self.function.objective
         spending = search.Budget(compiles, minimise=False, seconds=self._seconds_left())
-        settings = Settings(objective, shipped(objective), spending, seed)
+        settings = Settings(self.objective, shipped(self.objective), spending, seed)
         key = ir.digest(self.function.ir)
         items = {key: Item(key, lists=tuple(first))}
         for _, outcome in outcomes(items, self._module, SearchUnit(settings), self._sandbox.run):
@@ -353,7 +356,7 @@ class Session:
         tried = dict.fromkeys(it.passes for it in usable if isinstance(it, Answer))
         if not tried:
             return
-        unit = Finish(self.function.objective, tails(self.function.objective), seconds, left)
+        unit = Finish(self.objective, tails(self.objective), seconds, left)
         lists = {self.function.name: [it.words for it in tried]}
         for _, outcome in finished(lists, self._module, unit, self._sandbox):
             if isinstance(outcome, Searched):
