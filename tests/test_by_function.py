@@ -42,7 +42,9 @@ def assembled(text, lists, sandbox, objective=Objective.BYTES):
         names, bitcode = [it.name for it in module.functions()], module.to_bitcode()
     kept = {it.name for it in at_oz(text, sandbox).functions}
     choices = dict.fromkeys(names, lists)
-    return by_function(bitcode, choices, kept, objective, sandbox, lambda: False, lambda done, total: None)
+    return by_function(
+        bitcode, choices, kept, objective, sandbox, lambda made: True, lambda: False, lambda done, total: None
+    )
 
 
 def object_file(made, path: Path) -> Path:

@@ -208,6 +208,110 @@ def test_text_is_not_saved_at_the_price_of_relocations(build):
     assert elf.loaded_size(ours) <= elf.loaded_size(theirs)
 
 
+def test_a_local_name_of_the_c_library_is_no_function_of_it(build):
+    build.write(
+        "main.c",
+        "double pow(double, double); int printf(const char *, ...);\nstatic int exp2 = 5, putchar = 1;\n"
+        '__attribute__((noinline)) static void puts(int level, const char *s) { printf("[%d] %s|", level, s); }\n'
+        'void hello(void) { printf("hello world\\n"); printf("\\n"); }\n'
+        "double power(double x) { return pow(2.0, x) + exp2++; }\n"
+        'int main(void) { hello(); puts(putchar++, "a"); puts(putchar, "b"); printf("%g", power(1)); return 0; }\n',
+    )
+    assert build.run("-Oz", "-w", "-c", "main.c").returncode == 0
+    assert build.run("main.o", "-lm", "-o", "main").returncode == 0
+    found = subprocess.run([build.folder / "main"], capture_output=True, text=True, check=True, timeout=20)
+    assert found.stdout == "hello world\n\n[1] a|[2] b|7"
+
+
+def test_what_clang_never_calls_is_not_asked_of_the_linker(build):
+    build.write(
+        "modes.c",
+        "extern int not_there(int), nowhere; static int traced; enum { READ, WRITE };\n"
+        "__attribute__((noinline)) static int each(int mode, const int *p, int n)\n"
+        "{ int sum = 0; for (int i = 0; i < n; i++) { sum += p[i] * p[i] + i; if (mode == WRITE) sum += not_there(i);\n"
+        "if (traced) nowhere++; } return sum; }\n"
+        "int all(const int *p) { return each(READ, p, 100) + each(READ, p + 1, 50); }\n"
+        "int some(const int *p) { return each(READ, p, 10) - each(READ, p + 5, 9); }\n",
+    )
+    for name, run in (("ours.o", build.run), ("oz.o", lambda *words: by_clang(build, *words))):
+        assert run("-Oz", "-c", "modes.c", "-o", name).returncode == 0
+    undefined = [
+        subprocess.run([find_tool("llvm-nm"), "-u", build.folder / it], capture_output=True, text=True, check=True)
+        for it in ("ours.o", "oz.o")
+    ]
+    assert undefined[0].stdout == undefined[1].stdout == ""
+
+
+def test_functions_that_are_not_to_be_optimised_are_not(build):
+    build.write(
+        "wipe.c",
+        "#pragma clang optimize off\n#include <string.h>\n"
+        "void use(char *); void wipe(void) { char key[32]; use(key); memset(key, 0, sizeof key); }\n",
+    )
+    assert build.run("-Oz", "-c", "wipe.c").returncode == 0
+    (record,) = build.records()
+    assert record["after"] == record["before"]
+
+
+def test_constants_are_not_saved_by_moving_them_where_they_can_be_written(build):
+    values = ", ".join(str(it * it % 251) for it in range(64))
+    build.write(
+        "table.c", f"static int table[64] = {{{values}}};\nint f(int i) {{ return table[i & 63] + table[i & 7]; }}\n"
+    )
+    assert build.run("-Oz", "-c", "table.c").returncode == 0
+    assert elf.written_size((build.folder / "table.o").read_bytes()) == 0
+
+
+def test_code_with_a_section_of_its_own_stays_there(build):
+    line = "tab[3]->a = n; tab[4]->b = n + 1; tab[5]->a = n + 2; tab[6]->b = n; tab[7]->a = r[0]; r[1] = n;"
+    functions = "".join(f"R int f{k}(int n) {{ {line} return r[{k}]; }}\n" for k in range(4))
+    build.write(
+        "ram.c",
+        '#define R __attribute__((section(".ramtext"), noinline))\n'
+        f"extern volatile long *r; extern struct S {{ int a, b; }} *tab[64];\n{functions}",
+    )
+    assert build.run("-Oz", "-c", "-m32", "-fno-pic", "ram.c").returncode == 0
+    assert not [it for it in elf.function_sizes((build.folder / "ram.o").read_bytes()) if "OUTLINED" in it]
+
+
+def test_a_precompiled_header_of_another_level_is_clangs_business(build):
+    build.write("all.h", "struct S { int a; };\n")
+    build.write("a.c", "int f(struct S *s) { return s->a; }\n")
+    assert build.run("-Os", "-x", "c-header", "all.h", "-o", "all.h.pch").returncode == 0
+    run = build.run("-Os", "-include-pch", "all.h.pch", "-c", "a.c")
+    assert (run.returncode, run.stderr) == (0, "")
+    assert elf.function_sizes((build.folder / "a.o").read_bytes())
+
+
+def test_dependencies_asked_of_the_preprocessor_name_the_object(build):
+    build.write("a.h", SMALL)
+    build.write("a.c", '#include "a.h"\n')
+    (build.folder / "sub").mkdir()
+    for _ in range(2):
+        assert build.run("-Oz", "-Wp,-MMD,a.d", "-c", "a.c", "-o", "sub/a.o").returncode == 0
+        assert (build.folder / "a.d").read_text() == "sub/a.o: a.c a.h\n"
+    assert [it["cached"] for it in build.records()] == [False, True]
+
+
+def test_options_of_the_compiler_are_no_matter_for_the_linker(build):
+    build.write("main.c", "int main(void) { return 0; }\n")
+    run = build.run("-Oz", "-Werror", "-Wa,--noexecstack", "main.c", "-o", "main")
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_with_standard_error_closed_there_is_an_object_all_the_same(build):
+    build.write("a.c", SMALL)
+    assert build.shell("secondpass cc -Oz -c a.c 2>&-").returncode == 0
+    assert elf.function_sizes((build.folder / "a.o").read_bytes())
+
+
+def test_debug_information_shows_the_source_as_it_is(build):
+    for text in (SMALL, f"{SMALL}/* another comment */\n"):
+        build.write("a.c", text)
+        assert build.run("-Oz", "-g", "-c", "a.c").returncode == 0
+    assert [it["cached"] for it in build.records()] == [False, False]
+
+
 def test_a_broken_pipe_ends_what_clang_writes_as_it_does_alone(build):
     build.write("long.c", "int x;\n" * 50_000)
     assert build.shell("secondpass cc -E long.c 2>errors | head -1").returncode == 0
@@ -511,6 +615,14 @@ def test_text_is_what_llvm_size_calls_text(build):
     assert by_clang(build, "-Oz", "-c", CODEC, "-o", "codec.o").returncode == 0
     line = subprocess.run([size, build.folder / "codec.o"], capture_output=True, text=True, check=True).stdout
     assert int(line.splitlines()[1].split()[0]) == elf.text_size((build.folder / "codec.o").read_bytes())
+
+
+def test_a_report_takes_names_of_any_bytes(build):
+    name = os.fsdecode(b"a\xe9.c")
+    build.write(name, SMALL)
+    assert build.run("-Oz", "-c", name).returncode == 0
+    assert build.shell("secondpass report build.log --html page.html > said").returncode == 0
+    assert "\\udce9.c" in (build.folder / "page.html").read_text()
 
 
 @pytest.mark.parametrize("text", [None, "", "not a record\n", '{"source": 1, "what": 2}\n'])

@@ -21,9 +21,11 @@ _LAST = (
     PassList.of("globaldce", "constmerge"),
     PassList.of("globalopt", "globaldce", "constmerge", "mergefunc"),
     PassList.of("globalopt", "globaldce", "constmerge", "simplifycfg", "instcombine"),
+    PassList.of("globalopt", "ipsccp", "simplifycfg", "globaldce", "constmerge"),
 )
-"""Tried on the whole module at last: what is local to it and used no more, equal constants, equal functions. The first
-makes constants of variables that are never written, and a program is the better for it at the same size."""
+"""Tried on the whole module at last: what is local to it and used no more, equal constants, equal functions, arguments
+that are the same in all calls. The first makes constants of variables that are never written, and a program is the
+better for it at the same size."""
 _TABLES = "globalopt", "rel-lookup-table-converter"
 """What -Oz does to tables of addresses in position-independent code: an entry becomes a distance, of half the bytes and
 without a relocation. Lists leave that to code generation, as the vocabulary says."""
@@ -50,6 +52,7 @@ def by_function(
     kept: Set[str],
     objective: Objective,
     sandbox: Sandbox,
+    links: Callable[[Outcome], bool],
     is_over: Callable[[], bool],
     report: Callable[[int, int], None],
 ) -> Assembled | None:
@@ -62,11 +65,12 @@ def by_function(
             alive, so its size counts that one too.
         objective: what to make small.
         sandbox: where lists run.
+        links: whether a whole module asks the linker for no more than -Oz's does.
         is_over: whether the time is over. Then the functions that are left get the first of their lists.
         report: told the functions done and in all.
 
     Returns:
-        The smallest module that came out; None where none compiles, or the time was over before.
+        The smallest module that came out and links; None where there is none, or the time was over before.
 
     Raises:
         LLVMError: the module cannot be taken apart; the message says why.
@@ -91,7 +95,7 @@ def by_function(
         report(total, total)
         with parts.assemble() as whole:
             versions = [whole.to_bitcode(), *_with_distances(whole)]
-    found = _smallest(versions, objective, sandbox)
+    found = _smallest(versions, objective, sandbox, links)
     return Assembled(found[0], chosen, found[1]) if found else None
 
 
@@ -127,12 +131,15 @@ def _best(
     return best
 
 
-def _smallest(versions: Iterable[bytes], objective: Objective, sandbox: Sandbox) -> tuple[Outcome, PassList] | None:
+def _smallest(
+    versions: Iterable[bytes], objective: Objective, sandbox: Sandbox, links: Callable[[Outcome], bool]
+) -> tuple[Outcome, PassList] | None:
     """The smallest of what the last lists make of versions of a module, with the list; the first among equals."""
     lists = tuple(map(str, _LAST))
     jobs = (Job(it, lists, functions=True, bytes=True, keep=True) for it in versions)
     compiled = (pair for job in jobs for pair in zip(sandbox.compile(job), _LAST))
-    return min((it for it in compiled if it[0].ok), key=lambda it: _size(it[0], objective), default=None)
+    ranked = sorted((it for it in compiled if it[0].ok), key=lambda it: _size(it[0], objective))
+    return next((it for it in ranked if links(it[0])), None)
 
 
 def _cleaned(passes: PassList) -> str:

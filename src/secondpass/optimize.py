@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -165,6 +165,7 @@ def optimize(
     budget: Budget | None = None,
     coreset: Sequence[PassList] = (),
     flags: Sequence[str] = (),
+    marked: bool = False,
     seconds: float = math.inf,
     progress: Progress | None = None,
 ) -> Result:
@@ -179,6 +180,7 @@ def optimize(
         budget: what the strategy may spend on a function; None for no limit of its own.
         coreset: lists to try on the module besides the model's.
         flags: for clang, with C and C++ inputs.
+        marked: whether IR has its functions marked for size, as clang -Oz does it; else they are marked here.
         seconds: after these nothing is tried any more but -Oz, and the result's note says so. The model has half of
             them, the rest is for choosing.
         progress: told how far the work is.
@@ -190,7 +192,7 @@ def optimize(
     report = progress or _silent
     clock = _Clock(seconds)
     data, warnings = read_ir(path, flags)
-    job = Job(data, ("",), str(path), mark_for_size=not is_source(path), functions=True, keep=True)
+    job = Job(data, ("",), str(path), mark_for_size=not (marked or is_source(path)), functions=True, keep=True)
     source = _first_of(sandbox.compile(job), path)
     clock.lap("read")
     with Module.parse(source.bitcode or b"", str(path)) as module:
@@ -202,7 +204,8 @@ def optimize(
         asked = _ask(module, engine, strategy, budget, sandbox, objective, clock, report)
         clock.lap("model")
         candidates = list(_candidates(module, asked, coreset))
-    best, winner = _best(candidates, source, oz, objective, sandbox, clock, report)
+    links = _Links(oz)
+    best, winner = _best(candidates, source, oz, objective, sandbox, links, clock, report)
     clock.lap("compile")
     apart: Mapping[str, PassList] = {}
     note = ""
@@ -210,8 +213,8 @@ def optimize(
         lists = {name: _lists(about, winner.passes, coreset) for name, about in asked.items()}
         progressed = partial(report, "choosing a list for each function")
         kept = {it.name for it in oz.functions}
-        made = by_function(source.bitcode or b"", lists, kept, objective, sandbox, clock.is_over, progressed)
-        if made and _size(made.outcome).by(objective) < _size(best).by(objective):
+        made = by_function(source.bitcode or b"", lists, kept, objective, sandbox, links, clock.is_over, progressed)
+        if made and _rank(made.outcome, objective) < _rank(best, objective):
             best, winner, apart = made.outcome, _Candidate(made.last, "a list for each function, then"), made.lists
     except LLVMError as error:
         note = f"no function has a list of its own: {error}"
@@ -257,6 +260,27 @@ class _Clock:
 
     def laps(self) -> dict[str, float]:
         return self._laps | {"total": self._last - self._started}
+
+
+def _rank(made: Outcome, objective: Objective) -> tuple[int, int]:
+    """By the objective; among equals what could become a constant, and did not, decides."""
+    with Module.parse(made.bitcode or b"") as module:
+        return _size(made).by(objective), module.variables
+
+
+class _Links:
+    """Whether a module links wherever -Oz's does: code may count on it that -Oz drops calls that are never made."""
+
+    def __init__(self, oz: Outcome) -> None:
+        self._undefined = _undefined(oz)
+
+    def __call__(self, made: Outcome) -> bool:
+        return _undefined(made) <= self._undefined
+
+
+def _undefined(outcome: Outcome) -> set[str]:
+    with Module.parse(outcome.bitcode or b"") as module:
+        return module.undefined
 
 
 def _first_of(outcomes: list[Outcome], path: Path) -> Outcome:
@@ -345,6 +369,7 @@ def _best(
     oz: Outcome,
     objective: Objective,
     sandbox: Sandbox,
+    links: Callable[[Outcome], bool],
     clock: _Clock,
     report: Progress,
 ) -> tuple[Outcome, _Candidate]:
@@ -372,7 +397,7 @@ def _best(
         finalists = [candidate for _, _, candidate in group][:4]
         job = Job(bitcode, tuple(str(it.passes) for it in finalists), functions=True, bytes=True, keep=True)
         # Compiled again, a list may do less: the result of a few passes depends on where memory lies.
-        compiled = [pair for pair in zip(sandbox.compile(job), finalists) if pair[0].ok]
+        compiled = [pair for pair in zip(sandbox.compile(job), finalists) if pair[0].ok and links(pair[0])]
         finished = [pair for pair in compiled if _size(pair[0]).by(objective) < limit]
         if finished:
             return min(finished, key=lambda pair: (pair[0].instructions, pair[0].bytes or 0))

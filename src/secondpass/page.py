@@ -92,4 +92,4 @@ class Page:
             f"<title>{title}</title><style>{_STYLE}</style></head><body><h1>{title}</h1>{''.join(self._parts)}"
             "</body></html>\n"
         )
-        write_whole(path, text.encode())
+        write_whole(path, text.encode(errors="backslashreplace"))  # a file's name can be any bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -26,9 +27,12 @@ def expanded(words: Sequence[str], directory: Path, depth: int = 0) -> Iterator[
         file = directory / word[1:]
         if word.startswith("@") and depth < _DEEPEST and file.is_file():
             try:
-                held = list(split(file.read_text()))
-            except (OSError, UnicodeDecodeError) as error:
+                data = file.read_bytes()
+            except OSError as error:
                 raise InputError(f"{word}: the response file cannot be read: {error}") from error
+            if b"\0" in data:
+                raise InputError(f"{word}: the response file cannot be read: it is no text")
+            held = list(split(os.fsdecode(data)))  # names of files among it can be any bytes
             yield from expanded(held, directory, depth + 1)
         else:
             yield word

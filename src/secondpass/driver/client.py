@@ -32,6 +32,8 @@ NUMBER_BYTES = 4
 _FOR_SIZE = ("-Oz", "-Os")
 _RESOURCES = 16
 """That Linux limits."""
+_OWN = ("/dev/fd/", "/proc/self/")
+"""What is another file in another process."""
 _PATHS = ("SECONDPASS_LLVM", "SECONDPASS_CLANG", "PATH")
 """What decides which LLVM a process loads."""
 
@@ -46,7 +48,8 @@ def ask(language: str, words: Sequence[str]) -> int | None:
     Returns:
         The exit code; None where there is no server (yet).
     """
-    address = _address() if idle_seconds() and _standard_files_are_open() else None
+    own = any(it in word for word in words for it in _OWN)
+    address = _address() if idle_seconds() and _standard_files_are_open() and not own else None
     if address is None:
         return None
     connection = _socket.socket(_socket.AF_UNIX)

@@ -18,6 +18,7 @@ from itertools import pairwise
 from secondpass.errors import ToolchainError
 from secondpass.llvm import elf
 
+_OUTLINER = "enable-machine-outliner"
 Options = tuple[str, ...]
 """As they stand behind `-mllvm`, one each."""
 
@@ -68,6 +69,8 @@ def smallest(
     """
     own = {_name(word) for before, word in pairwise(given) if before == "-mllvm"}
     best = Generated(generate(()), ())
+    if elf.has_placed_code(best.image):  # what is outlined would be elsewhere
+        sets = [options for options in sets if not any(_name(it) == _OUTLINER for it in options)]
     free = list(dict.fromkeys(tuple(it for it in options if _name(it) not in own) for options in sets))
     for number, options in enumerate(free):
         if is_over():

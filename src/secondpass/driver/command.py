@@ -41,6 +41,7 @@ _ALONE = re.compile(
     r"""
     -(E|S|M|MM|v|\#\#\#|fsyntax-only|emit-llvm|emit-ast|pg|p|save-temps.*|gsplit-dwarf.*|ftime-trace.*)
     | -(fsanitize|fprofile|fcs-profile|fplugin|fpass-plugin|fembed-bitcode|fmodule|fxray|finstrument-functions).*
+    | -(coverage|[fg]record-(command-line|gcc-switches))
     | -(ftest-coverage|target|arch|MJ|print-.*|dump.*|fopenmp.*|cc1|cc1as|serialize-diagnostics|Xarch_.*)
     | -(fauto-profile|fprebuilt-module|fstack-usage|fsave-optimization|foptimization-record|fcallgraph-info).*
     | --(?!((start|end)-no-unused-arguments|sysroot|param|(sysroot|param|gcc-toolchain|std|stdlib|rtlib)=.*)$).*
@@ -124,7 +125,7 @@ def read_command(words: Sequence[str], *, cxx: bool = False, force: bool = False
     Raises:
         InputError: a response file cannot be read.
     """
-    words = tuple(expanded(words, Path.cwd()))
+    words = tuple(it for word in expanded(words, Path.cwd()) for it in _as_options(word))
     sources, others, language, level, output, flto = list[Source](), list[str](), "", "", "", False
     untouched = ""
     for index, option, value in _items(words):
@@ -166,6 +167,12 @@ def read_command(words: Sequence[str], *, cxx: bool = False, force: bool = False
     )
 
 
+def _as_options(word: str) -> tuple[str, ...]:
+    """A word; dependencies asked of the preprocessor as clang's driver takes them."""
+    found = re.fullmatch(r"-Wp,(-MM?D),([^,]+)", word)
+    return (found[1], "-MF", found[2]) if found else (word,)
+
+
 def _reason(
     words: Sequence[str],
     sources: Sequence[Source],
@@ -188,6 +195,8 @@ def _reason(
         return "languages are named (-x) while a program is linked"
     if level not in ("-Os", "-Oz") and not force:
         return f"neither -Oz nor -Os is asked for, but {level or 'no optimisation'}"
+    if output == "-":
+        return "the object goes to standard output"
     if compile_only and output and (len(sources) > 1 or (Path(output).exists() and not Path(output).is_file())):
         return f"-o {output} is no file of its own"
     if not compile_only and any(it in ("-MD", "-MMD") for it in words):

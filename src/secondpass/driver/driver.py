@@ -7,6 +7,7 @@ before comes from the cache, by the preprocessed source and all that decides wha
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -39,6 +40,8 @@ _A_COMPILER = re.compile(r"(^|[/-])(clang|clang\+\+|gcc|g\+\+|cc|c\+\+|icx|icpx)
 """What a compiler is called: where every file can be executed, a source could be."""
 _READS_MORE = re.compile(rb"\.incbin|\.include|^\s*(export\s+)?import\b", re.MULTILINE)
 """What makes an object depend on files that preprocessing does not show: assembly, modules of C++."""
+_FILE = re.compile(rb'^# \d+ "([^"<][^"]*)"', re.MULTILINE)
+"""A file, in what a preprocessor says of lines."""
 _COLOURS = ("-fcolor-diagnostics", "-fno-color-diagnostics", "-fdiagnostics-color", "-fno-diagnostics-color")
 
 
@@ -53,6 +56,7 @@ def main(language: str, words: Sequence[str]) -> int:
     Returns:
         The exit code, clang's. Where all is clang's business, clang takes this process's place and nothing returns.
     """
+    _open_standard_files()
     try:
         compiler, words = _compiler(language, words)
     except SecondpassError as error:  # there is no compiler to leave it to
@@ -65,11 +69,28 @@ def main(language: str, words: Sequence[str]) -> int:
         signal.signal(signal.SIGTERM, _end)
         with tempfile.TemporaryDirectory(prefix="secondpass-") as name:
             return _Build(compiler, command, Path(name)).run()
+    except _AsItCameError:
+        return _leave_to(compiler, words)
     except KeyboardInterrupt:
         return 130
     except Exception as error:  # whatever is wrong with us, the build goes on
         _warn(f"{_text(error)}; clang does it alone")
         return _leave_to(compiler, words)
+
+
+class _AsItCameError(Exception):
+    """At -Oz the command fails; it asks for another level, and that may do: of a precompiled header, say."""
+
+
+def _open_standard_files() -> None:
+    """Have something behind those that came closed; what is opened next would take their place."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 # The compiler behind us
@@ -141,7 +162,7 @@ def _warn(text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    """An object, what is logged of it, and whether another try would give the same: nothing failed, there was time."""
+    """An object, what is logged of it, and whether it is worth keeping: nothing failed."""
 
     image: bytes
     record: Record
@@ -182,7 +203,8 @@ class _Build:
 
     def _link(self, objects: Mapping[int, str]) -> int:
         words = [objects.get(index, word) for index, word in enumerate(self._command.words)]
-        return subprocess.run([*self._compiler.command, *words], check=False).returncode
+        quiet = "--start-no-unused-arguments", "--end-no-unused-arguments"  # some were for the compiler
+        return subprocess.run([*self._compiler.command, quiet[0], *words, quiet[1]], check=False).returncode
 
     def _compile(self, source: Source, output: str) -> int:
         started = time.perf_counter()
@@ -195,6 +217,8 @@ class _Build:
         else:
             theirs = self._folder / "clang.o"
             code, said = self._by_clang(source, output, theirs)
+            if code and self._command.level != "-Oz":
+                raise _AsItCameError
             _say(said)
             if code:
                 return code
@@ -232,11 +256,12 @@ class _Build:
             made = apart(partial(smaller, *asked, codegen=self._codegen))
             record = replace(record, note=made.note)
             after = elf.text_size(made.image)
-            if after < before and elf.loaded_size(made.image) <= elf.loaded_size(theirs):
+            sizes_of = elf.loaded_size, elf.written_size
+            if after < before and all(size(made.image) <= size(theirs) for size in sizes_of):
                 functions = sizes(theirs, made.image)
                 record = replace(record, after=after, functions=functions, codegen=made.options)
-                return _Made(made.image, record, final=made.complete)
-            return _Made(theirs, record, final=made.complete)
+                return _Made(made.image, record, final=True)
+            return _Made(theirs, record, final=True)
         except Exception as error:  # whatever is wrong with us, the build has its object
             _warn(f"{source.word}: {_text(error)}; the object is clang's")
             return _Made(theirs, replace(record, note=f"as clang made it: {_text(error)}"), final=False)
@@ -258,7 +283,8 @@ class _Build:
         facts = [*self._compiler.command, *kept, *self._colour(), source.language, str(self._effort)]
         facts += [str(self._codegen), __version__, _about(_library()), _about(shutil.which(self._compiler.command[0]))]
         facts += [str(Path.cwd())] if debug else []
-        return key_of([text, *(it.encode("utf-8", "surrogateescape") for it in facts)])
+        files = map(_digest, sorted(set(_FILE.findall(text)))) if debug else ()  # a debugger may check what it shows
+        return key_of([text, *(it.encode("utf-8", "surrogateescape") for it in facts), *files])
 
     def _clang(self, source: Source, output: str, *last: str) -> subprocess.CompletedProcess[bytes]:
         """Run clang on a source with all the command's options, and these."""
@@ -311,6 +337,14 @@ def _about(file: str | Path | None) -> str:
     """A program's or library's path, its size and when it was written."""
     about = Path(file).stat() if file else None
     return f"{file} {about.st_size} {about.st_mtime_ns}" if about else ""
+
+
+def _digest(file: bytes) -> bytes:
+    """Of what is in a file."""
+    try:
+        return hashlib.sha256(Path(os.fsdecode(file)).read_bytes()).digest()
+    except OSError:
+        return b""
 
 
 def _text(error: Exception) -> str:

@@ -36,13 +36,11 @@ class Smaller:
         image: ELF.
         options: of code generation, that made it smaller still.
         note: what was not done for it; empty where all was.
-        complete: whether there was time for all.
     """
 
     image: bytes
     options: Options
     note: str
-    complete: bool
 
 
 def smaller(
@@ -91,6 +89,7 @@ def smaller(
             sandbox,
             objective=Objective.BYTES,
             coreset=lists,
+            marked=True,
             seconds=_LISTS * asked.seconds,
         )
         module.write_bytes(result.bitcode)
@@ -104,7 +103,7 @@ def smaller(
         notes = [result.note] if result.note else []
         if made.untried:
             notes.append(f"no time for {made.untried} sets of options of code generation")
-        return Smaller(made.image, made.options, "; ".join(notes), complete=not is_over())
+        return Smaller(made.image, made.options, "; ".join(notes))
 
 
 def apart(work: Callable[[], Smaller]) -> Smaller:

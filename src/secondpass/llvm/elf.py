@@ -21,6 +21,7 @@ _SHF_ALLOC = 0x2
 _SHF_EXECINSTR = 0x4
 _STT_FUNC = 2
 _UNWIND = (b".eh_frame", b".gcc_except_table")
+_CODE = b".text"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +93,15 @@ def beside(image: bytes) -> Beside:
     return found
 
 
+def has_placed_code(image: bytes) -> bool:
+    """Whether code was given a section of its own name: it has to be there, as in memory that is there early.
+
+    Raises:
+        LLVMError: the image is not ELF.
+    """
+    return any(it.flags & _SHF_EXECINSTR and it.size and not it.name.startswith(_CODE) for it in _sections(image))
+
+
 def text_size(image: bytes) -> int:
     """The bytes that `llvm-size` calls text: all that is loaded and not written, code, constants and unwind tables.
 
@@ -122,6 +132,15 @@ def loaded_size(image: bytes) -> int:
             )
             size += sum(24 for kind in kinds if kind & 0xFFFFFFFF == _R_X86_64_64)
     return size
+
+
+def written_size(image: bytes) -> int:
+    """The bytes of data with a value at the start that are written, by the program or when it is loaded.
+
+    Raises:
+        LLVMError: the image is not ELF.
+    """
+    return sum(it.size for it in _sections(image) if it.is_loaded and it.flags & _SHF_WRITE)
 
 
 def function_sizes(image: bytes) -> dict[str, int]:

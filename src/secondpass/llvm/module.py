@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, Self
@@ -156,6 +156,51 @@ class Module:
     def has_attribute(self, name: str) -> bool:
         """Whether any defined function carries an attribute, such as `alwaysinline`."""
         return any(self._has(function, name.encode()) for function in self._defined())
+
+    @property
+    def undefined(self) -> set[str]:
+        """The functions and variables that it uses and others define, less what LLVM knows from the C library: calls of
+        those come and go with any pass.
+        """
+        api = self._api
+        declared = [
+            (value, kind)
+            for kind in ("Function", "Global")
+            for value in self._values(kind)
+            if api.LLVMIsDeclaration(value) and api.LLVMGetFirstUse(value)
+        ]
+        functions = {self._name(it): it for it, kind in declared if kind == "Function"}
+        functions = {name: it for name, it in functions.items() if not name.startswith("llvm.")}
+        variables = {self._name(it) for it, kind in declared if kind == "Global"}
+        return variables | (functions.keys() - self._of_library(functions))
+
+    @property
+    def variables(self) -> int:
+        """How many variables it defines that are no constants."""
+        api = self._api
+        return sum(
+            1 for it in self._values("Global") if not (api.LLVMIsDeclaration(it) or api.LLVMIsGlobalConstant(it))
+        )
+
+    def _of_library(self, functions: Mapping[str, int]) -> set[str]:
+        """Those that LLVM knows: it adds attributes to their declarations."""
+        api, context = self._api, self._context
+        with Module(api.LLVMModuleCreateWithNameInContext(b"declarations", context.handle), context) as alone:
+            api.LLVMSetTarget(alone._module, api.LLVMGetTarget(self._module))
+            api.LLVMSetDataLayout(alone._module, api.LLVMGetDataLayoutStr(self._module))
+            made = {
+                name: api.LLVMAddFunction(
+                    alone._module, name.encode("utf-8", "surrogateescape"), api.LLVMGlobalGetValueType(function)
+                )
+                for name, function in functions.items()
+            }
+            alone._run("inferattrs")
+            return {name for name, function in made.items() if alone._attributes(function)}
+
+    def _attributes(self, function: int) -> int:
+        """How many attributes a function, its result and its parameters have."""
+        indices = (capi.FUNCTION_INDEX, *range(self._api.LLVMCountParams(function) + 1))
+        return sum(self._api.LLVMGetAttributeCountAtIndex(function, it) for it in indices)
 
     @property
     def native_size(self) -> int:

@@ -30,6 +30,8 @@ CLEAN_UP = ("elim-avail-extern", "globaldce")
 
 _INLINABLE = 100
 """Instructions of the largest callee whose body a part gets: at -Oz none of this size is inlined."""
+_APART = ".apart"
+"""Behind the names of symbols that are local when the module is whole."""
 _LOCAL = (capi.INTERNAL, capi.PRIVATE)
 _BINDING = (capi.EXTERNAL, capi.LINKONCE_ODR, capi.WEAK_ODR, *_LOCAL)
 """Linkages under which the body that is there does what the one that will be linked does."""
@@ -68,6 +70,7 @@ class Parts:
             pinned = self._whole.pin({it.target for it in self._aliases})
             self._whole.inline_single_calls()
             self._symbols = self._whole.expose() | pinned
+            self._inside = {it.name or name: name for name, it in self._symbols.items()}
             self._callees = self._whole.calls()
             self._sizes = {it.name: it.instructions for it in self._whole.functions()}
             self._bodies: dict[str, bytes] = {}
@@ -77,9 +80,10 @@ class Parts:
         except BaseException:
             self.close()
             raise
-        self.names: Set[str] = self._callees.keys()
+        outside = {name: self._symbols[name].name or name for name in self._callees}
+        self.names: Set[str] = set(outside.values())
         """The functions' names."""
-        self.levels = tuple(levels(self._callees))
+        self.levels = tuple(tuple(outside[it] for it in level) for level in levels(self._callees))
         """The functions' names: those of a level call none of a later one, unless they call each other in a circle."""
 
     def close(self) -> None:
@@ -101,6 +105,7 @@ class Parts:
                 of the part holds theirs. Such a part is for measuring, and without debug information; `put` wants one
                 without these.
         """
+        name = self._inside[name]
         with _Whole.parse(self._bodies[name], name) as part:
             for callee in sorted(self._callees[name] - {name}):
                 if self._symbols[callee].linkage in _BINDING and self._sizes[callee] <= _INLINABLE:
@@ -115,10 +120,11 @@ class Parts:
         Raises:
             LLVMError: the bitcode does not parse, or does not define the function.
         """
+        outside, name = name, self._inside[name]
         with _Whole.parse(bitcode, name) as part:
             sizes = {it.name: it.instructions for it in part.functions()}
             if name not in sizes:
-                raise LLVMError(f"the optimised form of '{name}' does not define it")
+                raise LLVMError(f"the optimised form of '{outside}' does not define it")
             if part.has_debug_info:  # of its callees too, which callers of this one need not have once more each
                 with part.with_merged_nodes() as less:
                     bitcode = less.to_bitcode()
@@ -149,10 +155,11 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class _Symbol:
-    """What a symbol was before the module was taken apart."""
+    """What a symbol was before the module was taken apart; its name, if it has another one meanwhile."""
 
     linkage: int
     visibility: int
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +304,11 @@ class _Whole(Module):
                     continue
                 if not self._name(value):
                     api.LLVMSetValueName2(value, b"unnamed", 7)  # LLVM makes it unique
-                symbols[self._name(value)] = _Symbol(linkage, api.LLVMGetVisibility(value))
+                before = ""
+                if local:  # under its own name a part would take it for what libraries have by that name
+                    before = self._name(value)
+                    self._rename(value, before + _APART)
+                symbols[self._name(value)] = _Symbol(linkage, api.LLVMGetVisibility(value), before)
                 if local:
                     api.LLVMSetLinkage(value, capi.EXTERNAL)
                     api.LLVMSetVisibility(value, capi.HIDDEN)
@@ -354,6 +365,8 @@ class _Whole(Module):
             api.LLVMSetVisibility(value, symbol.visibility)
             if comdats.get(name):
                 api.LLVMSetComdat(value, comdats[name])
+            if symbol.name:  # which a library's function may have by now: then it keeps a number behind it
+                self._rename(value, symbol.name)
 
     # Inside
 
@@ -365,6 +378,9 @@ class _Whole(Module):
             raise LLVMError(f"{name}: {api.take_message(message.value).strip()}")
         if api.LLVMLinkModules2(self._module, handle):
             raise LLVMError(f"{name} cannot be linked: {self._context.take_errors()}")
+
+    def _rename(self, value: int, name: str) -> None:
+        self._api.LLVMSetValueName2(value, _encoded(name), len(_encoded(name)))
 
     def _function(self, name: str) -> int:
         return self._api.LLVMGetNamedFunction(self._module, _encoded(name))
