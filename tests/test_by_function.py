@@ -37,14 +37,12 @@ def at_oz(text, sandbox):
     return outcome
 
 
-def assembled(text, lists, sandbox, objective=Objective.BYTES):
+def assembled(text, lists, sandbox, objective=Objective.BYTES, is_over=lambda: False):
     with Module.parse(text) as module:
         names, bitcode = [it.name for it in module.functions()], module.to_bitcode()
     kept = {it.name for it in at_oz(text, sandbox).functions}
     choices = dict.fromkeys(names, lists)
-    return by_function(
-        bitcode, choices, kept, objective, sandbox, lambda made: True, lambda: False, lambda done, total: None
-    )
+    return by_function(bitcode, choices, kept, objective, sandbox, lambda made: True, is_over, lambda done, total: None)
 
 
 def object_file(made, path: Path) -> Path:
@@ -84,6 +82,15 @@ def test_debug_information_changes_no_choice(sandbox):
     plain, debug = (assembled(unoptimised(CODEC, *flags), lists, sandbox) for flags in ((), ("-g",)))
     assert debug.outcome.bytes == plain.outcome.bytes
     assert debug.lists == plain.lists
+
+
+def test_when_the_time_is_over_the_others_get_their_first_list(sandbox):
+    lists = [OZ, PassList.of("sroa")]
+    times = iter([False] * 8)  # at the start, then for one function after the other
+    made = assembled(unoptimised(CODEC), lists[::-1], sandbox, is_over=lambda: next(times, True))
+    assert OZ in made.lists.values()
+    assert list(made.lists.values()).count(lists[1]) > len(made.lists) / 2
+    assert assembled(unoptimised(CODEC), lists, sandbox, is_over=lambda: True) is None
 
 
 def test_with_oz_alone_it_is_what_oz_makes_of_the_module(sandbox):

@@ -441,6 +441,22 @@ def test_finishing_tries_no_more_lists_than_the_budget_allows(session, compiles)
     assert 3 <= one.compiles <= compiles
 
 
+def test_a_search_for_bytes_looks_for_bytes(engine, functions, sandbox):
+    sizes = {objective: [] for objective in Objective}
+    for function in functions[-4:]:
+        for objective, found in sizes.items():
+            one = Session(engine, function, sandbox, objective=objective)
+            one.search([], 60, seed=1)
+            found.append(min(native_size(function, it.verdict.answer.passes) for it in one.attempts))
+    assert sum(sizes[Objective.BYTES]) < sum(sizes[Objective.INSTRUCTIONS])
+
+
+def native_size(function, passes):
+    with Module.parse(function.bitcode) as module:
+        module.run(passes)
+        return module.native_size
+
+
 def test_finishing_needs_no_answers(session, functions):
     spent = session(Budget(inferences=3), functions[-1])
     assert spent.work(Finished(Sample(10)))[-1].origin == "finish"
