@@ -8,9 +8,9 @@ Every program is compiled by the bundled clang at -Oz, and by us: as `optimize` 
 of the model and with lists drawn from the coreset and the winners of the tuner, each function with its own; and
 through lists for the whole program: some of those, some random, and with `--each` every word of the vocabulary
 on the unoptimised code, after `sroa`, before and after -Oz. What `optimize` makes is built with every set of options of
-code generation that `secondpass cc` tries too. Programs and lists come from the seed. Each difference is written down
-with its program, list and the shortest list that still shows it. Needs Debian's `csmith`, `libcsmith-dev` and a
-linker.
+code generation that `secondpass cc` tries too. Every second program has debug information. Programs and lists come
+from the seed. Each difference is written down with its program, list and the shortest list that still shows it. Needs
+Debian's `csmith`, `libcsmith-dev` and a linker.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class Program:
         self._source = folder / f"{seed}.c"
         made = subprocess.run([*CSMITH, "--seed", str(seed)], capture_output=True, check=True, cwd=folder)
         self._source.write_bytes(made.stdout)
-        flags = ["-Oz", "-w", "-I/usr/include/csmith"]
+        flags = ["-Oz", "-w", "-I/usr/include/csmith", *(["-g"] if seed % 2 else [])]
         self.module = self._source.with_suffix(".bc")
         compile_only = ["-Xclang", "-disable-llvm-passes", "-emit-llvm", "-c"]
         subprocess.run([find_clang(), *flags, *compile_only, self._source, "-o", self.module], check=True)

@@ -72,8 +72,8 @@ _SEARCHED = 100
 
 EFFORTS = (
     Effort(coreset=10, strategy="", answers=0, codegen=4, seconds=60),
-    Effort(coreset=10, strategy="single", answers=1, codegen=6, seconds=120),
-    Effort(coreset=20, strategy="sample", answers=10, codegen=6, seconds=300),
+    Effort(coreset=25, strategy="single", answers=1, codegen=6, seconds=120),
+    Effort(coreset=50, strategy="sample", answers=10, codegen=6, seconds=300),
     Effort(coreset=50, strategy="search", answers=100, codegen=6, seconds=1800),
 )
 """By level."""
