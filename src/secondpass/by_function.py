@@ -95,7 +95,7 @@ def by_function(
         report(total, total)
         with parts.assemble() as whole:
             versions = [whole.to_bitcode(), *_with_distances(whole)]
-    found = _smallest(versions, objective, sandbox, links)
+    found = _smallest(versions, _LAST[: 1 if is_over() else None], objective, sandbox, links)
     return Assembled(found[0], chosen, found[1]) if found else None
 
 
@@ -132,12 +132,15 @@ def _best(
 
 
 def _smallest(
-    versions: Iterable[bytes], objective: Objective, sandbox: Sandbox, links: Callable[[Outcome], bool]
+    versions: Iterable[bytes],
+    last: Sequence[PassList],
+    objective: Objective,
+    sandbox: Sandbox,
+    links: Callable[[Outcome], bool],
 ) -> tuple[Outcome, PassList] | None:
     """The smallest of what the last lists make of versions of a module, with the list; the first among equals."""
-    lists = tuple(map(str, _LAST))
-    jobs = (Job(it, lists, functions=True, bytes=True, keep=True) for it in versions)
-    compiled = (pair for job in jobs for pair in zip(sandbox.compile(job), _LAST))
+    jobs = (Job(it, tuple(map(str, last)), functions=True, bytes=True, keep=True) for it in versions)
+    compiled = (pair for job in jobs for pair in zip(sandbox.compile(job), last))
     ranked = sorted((it for it in compiled if it[0].ok), key=lambda it: _size(it[0], objective))
     return next((it for it in ranked if links(it[0])), None)
 
