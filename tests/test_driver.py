@@ -223,6 +223,35 @@ def test_a_local_name_of_the_c_library_is_no_function_of_it(build):
     assert found.stdout == "hello world\n\n[1] a|[2] b|7"
 
 
+@needs_linker
+@pytest.mark.parametrize("flags", [(), ("-g",)])
+def test_an_interpreter_with_computed_goto_is_smaller_and_does_the_same(build, flags):
+    build.write(
+        "run.c",
+        "int printf(const char *, ...); typedef struct { long stack[64]; int top; } VM;\n"
+        "__attribute__((noinline)) static void push(VM *vm, long v) { if (vm->top < 64) vm->stack[vm->top++] = v; }\n"
+        "__attribute__((noinline)) static long pop(VM *vm) { return vm->top ? vm->stack[--vm->top] : 0; }\n"
+        "static long power(long a, long b) { long r = 1; while (b-- > 0) r *= a; return r; }\n"
+        "static long turned(long a) { int n = 0; char c[32];\n"
+        "do { c[n++] = '0' + a % 10; a /= 10; } while (a && n < 32); long r = 0; for (int i = 0; i < n; i++) r = r * 10 + (c[i] - '0'); return r; }\n"
+        "long run(const unsigned char *code) { VM vm = {{0}, 0};\n"
+        "static const void *const to[] = {&&put, &&add, &&raise, &&turn, &&end}; goto *to[*code++];\n"
+        "put: push(&vm, *code++); goto *to[*code++];\n"
+        "add: push(&vm, pop(&vm) + pop(&vm)); goto *to[*code++];\n"
+        "raise: { long b = pop(&vm), a = pop(&vm); push(&vm, power(a, b)); goto *to[*code++]; }\n"
+        "turn: push(&vm, turned(pop(&vm))); goto *to[*code++];\n"
+        "end: return pop(&vm); }\n"
+        "int main(void) { unsigned char code[] = {0, 3, 0, 4, 1, 0, 3, 2, 3, 4};\n"
+        'printf("%ld %ld\\n", run(code), turned(1234)); return 0; }\n',
+    )
+    assert build.run("-Oz", *flags, "-c", "run.c").returncode == 0
+    (record,) = build.records()
+    assert (record["note"], record["after"] < record["before"]) == ("", True)
+    assert build.run("run.o", "-o", "run").returncode == 0
+    found = subprocess.run([build.folder / "run"], capture_output=True, text=True, check=True, timeout=20)
+    assert found.stdout == "343 4321\n"
+
+
 def test_what_clang_never_calls_is_not_asked_of_the_linker(build):
     build.write(
         "modes.c",

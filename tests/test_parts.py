@@ -284,11 +284,6 @@ def test_second_names_of_functions_and_variables_stay(tmp_path):
     ("source", "flags", "reason"),
     [
         (
-            "int f(int x) { static void *to[] = {&&a, &&b}; goto *to[x]; a: return 1; b: return 2; }",
-            (),
-            "computed goto",
-        ),
-        (
             "static int one(void) { return 1; } static int (*which(void))(void) { return one; }"
             ' int f(void) __attribute__((ifunc("which")));',
             (),
@@ -299,6 +294,44 @@ def test_second_names_of_functions_and_variables_stay(tmp_path):
 def test_what_cannot_be_taken_apart_is_refused_with_the_reason(source, flags, reason):
     with Module.parse(unoptimised_text(source, *flags)) as module, pytest.raises(LLVMError, match=reason):
         Parts(module)
+
+
+GOTO = """
+static int twice(int x) { return x + x; }
+int add(int x, int y) { int z = x; return twice(z) + twice(y); }
+int run(const char *code) {
+    static const void *const to[] = {&&more, &&less, &&end};
+    int value = 1;
+    goto *to[*code++];
+more: value = add(value, 3); goto *to[*code++];
+less: value = twice(value) - 1; goto *to[*code++];
+end: return value;
+}
+"""
+
+
+@pytest.mark.parametrize("flags", [(), ("-g",)])
+def test_a_function_with_computed_goto_stays_and_the_others_do_not(flags):
+    with Module.parse(unoptimised_text(GOTO, *flags)) as module, Parts(module) as parts:
+        assert parts.names == {"twice", "add"}
+        assert not parts.is_complete
+        optimised(parts, lambda name: OZ)
+        with parts.assemble() as whole:
+            counted = {it.name: it.instructions for it in whole.functions()}
+            whole.run(PassList.of(*OZ))
+            after = {it.name: it.instructions for it in whole.functions()}
+    with Module.parse(unoptimised_text(GOTO, *flags)) as module:
+        before = {it.name: it.instructions for it in module.functions()}
+    assert counted["add"] < before["add"]
+    assert counted["run"] == before["run"] > after["run"]
+
+
+def test_a_module_of_computed_goto_alone_has_no_parts():
+    source = "int f(int x) { static void *to[] = {&&a, &&b}; goto *to[x]; a: return 1; b: return 2; }"
+    with Module.parse(unoptimised_text(source)) as module, Parts(module) as parts:
+        assert not parts.names
+        with parts.assemble() as whole:
+            assert [it.name for it in whole.functions()] == ["f"]
 
 
 def test_a_part_that_lost_its_function_is_refused():

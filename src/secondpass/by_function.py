@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from secondpass.llvm.jobs import Job, Outcome
+from secondpass.llvm.library import load
 from secondpass.llvm.module import Module
 from secondpass.llvm.parts import CLEAN_UP, Parts
 from secondpass.llvm.passes import PassList
@@ -93,9 +94,13 @@ def by_function(
                     parts.put(job.name, outcome.bitcode)
                     chosen[job.name] = best[job.name]
         report(total, total)
+        complete = parts.is_complete
         with parts.assemble() as whole:
             versions = [whole.to_bitcode(), *_with_distances(whole)]
-    found = _smallest(versions, _LAST[: 1 if is_over() else None], objective, sandbox, links)
+    last = _LAST[: 1 if is_over() else None]
+    if not complete:  # what stayed in the whole module has had no list yet
+        last = tuple(PassList.of(load().oz_pipeline) + it for it in last)
+    found = _smallest(versions, last, objective, sandbox, links)
     return Assembled(found[0], chosen, found[1]) if found else None
 
 

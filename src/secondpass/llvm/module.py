@@ -284,19 +284,20 @@ class Module:
         part._keep_only(wanted)
         return part
 
-    def split(self) -> Iterator[tuple[str, Self]]:
-        """Every defined function as a module of its own; the caller closes each.
+    def split(self, *names: str) -> Iterator[tuple[str, Self]]:
+        """Every defined function as a module of its own, or those named; the caller closes each.
 
         The module is halved again and again, so that the cost is the size times its logarithm, not
         the size times the number of functions.
         """
-        names = [self._name(function) for function in self._defined()]
-        if len(names) > 8:
-            for half in (names[: len(names) // 2], names[len(names) // 2 :]):
+        wanted = set(names) or {self._name(function) for function in self._defined()}
+        ordered = [name for function in self._defined() if (name := self._name(function)) in wanted]
+        if len(ordered) > 8:
+            for half in (ordered[: len(ordered) // 2], ordered[len(ordered) // 2 :]):
                 with self.extract(*half) as part:
                     yield from part.split()
         else:
-            for name in names:
+            for name in ordered:
                 yield name, self.extract(name)
 
     # What it becomes

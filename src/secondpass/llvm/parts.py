@@ -71,11 +71,13 @@ class Parts:
             self._whole.inline_single_calls()
             self._symbols = self._whole.expose() | pinned
             self._inside = {it.name or name: name for name, it in self._symbols.items()}
-            self._callees = self._whole.calls()
+            whole_only = self._whole.with_labels()
+            calls = self._whole.calls()
+            self._callees = {name: its - whole_only for name, its in calls.items() if name not in whole_only}
             self._sizes = {it.name: it.instructions for it in self._whole.functions()}
             self._bodies: dict[str, bytes] = {}
             with self._whole.with_short_units() as short:
-                for name, part in short.split():
+                for name, part in short.split(*self._callees) if self._callees else ():
                     self._bodies[name] = part.as_part(name, self._symbols[name].linkage)
         except BaseException:
             self.close()
@@ -83,6 +85,8 @@ class Parts:
         outside = {name: self._symbols[name].name or name for name in self._callees}
         self.names: Set[str] = set(outside.values())
         """The functions' names."""
+        self.is_complete = not whole_only
+        """Whether they are all; those whose labels have addresses stay in the whole: no part could name a block."""
         self.levels = tuple(tuple(outside[it] for it in level) for level in levels(self._callees))
         """The functions' names: those of a level call none of a later one, unless they call each other in a circle."""
 
@@ -187,14 +191,15 @@ class _Whole(Module):
 
     def refuse(self) -> None:
         """Raise LLVMError where parts could not be put together again."""
-        text = self.to_text()
-        if len(debug_info.units(text)) > 1:
+        if len(debug_info.units(self.to_text())) > 1:
             raise LLVMError("it has debug information of several sources: compile without -g, or each source by itself")
-        taken = re.search(r"blockaddress\((@[^,]+),", text)  # LLVM 23 keeps no uses of a block's address
-        if taken:
-            raise LLVMError(f"labels of {taken[1]} have their addresses taken (computed goto)")
         if next(self._values("GlobalIFunc"), None):
             raise LLVMError("it has ifuncs, which need their resolvers beside them")
+
+    def with_labels(self) -> set[str]:
+        """The functions that have the address of a block taken, as computed goto does."""
+        # LLVM 23 keeps no uses of a block's address, so it is looked for in the text.
+        return {_unquoted(name) for name in re.findall(r"blockaddress\(@([^,]+),", self.to_text())}
 
     @property
     def has_debug_info(self) -> bool:
