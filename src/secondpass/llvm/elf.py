@@ -21,7 +21,7 @@ _SHF_ALLOC = 0x2
 _SHF_EXECINSTR = 0x4
 _STT_FUNC = 2
 _UNWIND = (b".eh_frame", b".gcc_except_table")
-_CODE = b".text"
+_CODE, _RELOCATED = b".text", b".data.rel.ro"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +135,13 @@ def loaded_size(image: bytes) -> int:
 
 
 def written_size(image: bytes) -> int:
-    """The bytes of data with a value at the start that are written, by the program or when it is loaded.
+    """The bytes of data with a value at the start that the program may write; constants that hold addresses are not.
 
     Raises:
         LLVMError: the image is not ELF.
     """
-    return sum(it.size for it in _sections(image) if it.is_loaded and it.flags & _SHF_WRITE)
+    written = (it for it in _sections(image) if it.is_loaded and it.flags & _SHF_WRITE)
+    return sum(it.size for it in written if not it.name.startswith(_RELOCATED))
 
 
 def function_sizes(image: bytes) -> dict[str, int]:
