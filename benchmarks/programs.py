@@ -34,6 +34,7 @@ FLAVOURS = {
     "plain": ("-Oz", ""),
     "sections": ("-Oz -ffunction-sections -fdata-sections", "-Wl,--gc-sections"),
     "outliner": ("-Oz -mllvm -enable-machine-outliner", ""),
+    "debug": ("-Oz -g", ""),
 }
 CONFIGURE = "test -x configure || autoreconf -i; ./configure --disable-dependency-tracking"
 CMAKE = "cmake -S . -B out -DCMAKE_BUILD_TYPE=None -DCMAKE_POLICY_VERSION_MINIMUM=3.5"
