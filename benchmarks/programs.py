@@ -2,6 +2,10 @@
 
     python benchmarks/programs.py --out build/programs                       # all of them, effort 0
     python benchmarks/programs.py --out build/programs --programs zlib --efforts 0 1 2 --flavours plain outliner
+    python benchmarks/programs.py --out build/programs --flavours thumb    # for ARM; its tests run in qemu
+
+Flavours for another machine are built by Debian's clang and want clang-19, qemu-user-static and a cross compiler's
+libraries (`apt-get install g++-12-arm-linux-gnueabihf`, `g++-12-aarch64-linux-gnu`, `g++-12-riscv64-linux-gnu`).
 
 Sources are Debian's (`apt-get source`, so deb-src must be on); nothing of them stays in the repository. Each program is
 built in a folder of its own for every setting: `clang -Oz`, then `secondpass cc` at each effort with a cold cache and
@@ -30,13 +34,50 @@ from secondpass.llvm.toolchain import find_clang
 BIN = Path(sys.executable).parent
 SYSTEM = "-rtlib=libgcc -unwindlib=libgcc -stdlib=libstdc++ -fuse-ld=bfd"
 RUNTIME = f"--start-no-unused-arguments {SYSTEM} --end-no-unused-arguments"
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """How programs are built: options for the compiler and the linker; and for another machine than this one."""
+
+    flags: str
+    link: str = ""
+    target: str = ""
+    """Built for by Debian's clang, which has all targets; empty for the bundled clang and this machine."""
+
+    def compilers(self, setting: str) -> dict[str, str]:
+        """The variables that name the compilers."""
+        if self.target:
+            clang, cxx, options = "clang-19", "clang++-19", f"--target={self.target}"
+        else:
+            clang, cxx, options = str(find_clang()), f"{find_clang()}++", RUNTIME
+        if setting == BASELINE:
+            return {"CC": f"{clang} {options}", "CXX": f"{cxx} {options}"}
+        real, real_cxx = (f" --real-cc {it} {options}" if self.target else "" for it in (clang, cxx))
+        return {"CC": f"{BIN}/secondpass cc{real}", "CXX": f"{BIN}/secondpass c++{real_cxx}"}
+
+    def environment(self) -> dict[str, str]:
+        """What else a build and its tests have to know."""
+        if not self.target:
+            return {}
+        return {
+            "CROSS": f"--host={self.target}",
+            "CHOST": self.target,
+            "QEMU_LD_PREFIX": f"/usr/{self.target}",
+            "SECONDPASS_LLVM": "/usr/lib/x86_64-linux-gnu/libLLVM.so.19.1",
+        }
+
+
 FLAVOURS = {
-    "plain": ("-Oz", ""),
-    "sections": ("-Oz -ffunction-sections -fdata-sections", "-Wl,--gc-sections"),
-    "outliner": ("-Oz -mllvm -enable-machine-outliner", ""),
-    "debug": ("-Oz -g", ""),
+    "plain": Flavour("-Oz"),
+    "sections": Flavour("-Oz -ffunction-sections -fdata-sections", "-Wl,--gc-sections"),
+    "outliner": Flavour("-Oz -mllvm -enable-machine-outliner"),
+    "debug": Flavour("-Oz -g"),
+    "thumb": Flavour("-Oz -mthumb", target="arm-linux-gnueabihf"),
+    "aarch64": Flavour("-Oz", target="aarch64-linux-gnu"),
+    "riscv64": Flavour("-Oz", target="riscv64-linux-gnu"),
 }
-CONFIGURE = "test -x configure || autoreconf -i; ./configure --disable-dependency-tracking"
+CONFIGURE = "test -x configure || autoreconf -i; ./configure --disable-dependency-tracking $CROSS"
 CMAKE = "cmake -S . -B out -DCMAKE_BUILD_TYPE=None -DCMAKE_POLICY_VERSION_MINIMUM=3.5"
 OWN = "./configure"
 """One that is not autoconf's and takes variables as arguments alone."""
@@ -160,7 +201,8 @@ def main() -> int:
                 if results.get(name, flavour, setting) is None:
                     results.put(name, flavour, setting, measured(PROGRAMS[name], options.out, flavour, setting))
     for flavour in options.flavours:
-        print(f"\n{flavour}: {' '.join(FLAVOURS[flavour]).strip()}\n")
+        how = FLAVOURS[flavour]
+        print(f"\n{flavour}: {how.flags} {how.link} {how.target}".rstrip(), end="\n\n")
         print_table(results, options.programs, flavour, settings)
     return 0
 
@@ -218,19 +260,16 @@ def build(program: Program, out: Path, folder: Path, environment: Mapping[str, s
 
 
 def variables(out: Path, folder: Path, flavour: str, setting: str) -> dict[str, str]:
-    flags, link = FLAVOURS[flavour]
-    clang = find_clang()
-    compilers = {"CC": f"{clang} {RUNTIME}", "CXX": f"{clang}++ {RUNTIME}"}
-    if setting != BASELINE:
-        compilers = {"CC": f"{BIN}/secondpass cc", "CXX": f"{BIN}/secondpass c++"}
+    how = FLAVOURS[flavour]
     cache = out / "caches" / folder.name
     shutil.rmtree(cache, ignore_errors=True)
     return {
         **os.environ,
-        **compilers,
-        "CFLAGS": flags,
-        "CXXFLAGS": flags,
-        "LDFLAGS": link,
+        **how.compilers(setting),
+        **how.environment(),
+        "CFLAGS": how.flags,
+        "CXXFLAGS": how.flags,
+        "LDFLAGS": how.link,
         "PATH": f"{os.environ['PATH']}:{BIN}",
         "SECONDPASS_EFFORT": setting.removeprefix("effort ").removesuffix(LISTS),
         "SECONDPASS_CODEGEN": "0" if setting.endswith(LISTS) else "1",

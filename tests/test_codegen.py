@@ -5,7 +5,7 @@ import subprocess
 import pytest
 from compiling import CODEC
 
-from secondpass.driver.codegen import shipped, smallest, words_of
+from secondpass.driver.codegen import refusal, shipped, smallest, words_of
 from secondpass.errors import ToolchainError
 from secondpass.llvm import elf
 from secondpass.llvm.toolchain import find_clang
@@ -32,7 +32,7 @@ def generate(codec):
         command = [find_clang(), "-Oz", "-c", *words_of(options), codec, "-o", made]
         run = subprocess.run(command, capture_output=True, check=False)
         if run.returncode:
-            raise ToolchainError("refused")
+            raise refusal(run.stderr.decode())
         return made.read_bytes()
 
     generate.asked = asked
@@ -47,9 +47,18 @@ def test_the_smallest_object_is_taken_with_its_options(generate):
     assert generate.asked == [(), (), LARGER, SMALLER]  # the same set once
 
 
-def test_an_option_that_clang_does_not_know_is_left_out(generate):
-    made = smallest(generate, [("-no-such-option",), SMALLER])
+def test_an_option_that_clang_does_not_know_is_left_out_of_all_sets(generate):
+    unknown = "-no-such-option=2", "-nor-this"
+    made = smallest(generate, [unknown[:1], (unknown[0], *SMALLER, unknown[1]), (*LARGER, unknown[1])])
     assert made.options == SMALLER
+    assert generate.asked == [(), unknown[:1], (*SMALLER, unknown[1]), SMALLER, LARGER]
+
+
+def test_a_set_that_clang_cannot_do_is_passed_over(generate):
+    made = smallest(generate, [("-split-spill-mode=nonsense",), SMALLER])
+    assert made.options == SMALLER
+    with pytest.raises(ToolchainError, match=r"step of ours: .*Cannot find option named 'nonsense'"):
+        generate(("-split-spill-mode=nonsense",))
 
 
 def test_what_the_command_line_sets_stays(generate):

@@ -455,6 +455,38 @@ def test_an_effort_that_does_not_exist_is_said_and_the_build_goes_on(build):
     assert (build.folder / "a.o").exists()
 
 
+OTHER_LLVM = Path("/usr/lib/x86_64-linux-gnu/libLLVM.so.19.1")
+needs_other_clang = pytest.mark.skipif(
+    not (OTHER_LLVM.exists() and shutil.which("clang-19")), reason="no clang of all targets: apt-get install clang-19"
+)
+
+
+@needs_other_clang
+@pytest.mark.parametrize(
+    ("target", "machine"),
+    [("thumbv7m-none-eabi", 40), ("riscv32-unknown-elf", 243), ("aarch64-linux-gnu", 183)],
+)
+def test_code_for_another_machine_is_made_smaller(build, target, machine):
+    words = f"--target={target}", "-ffreestanding", "-Oz", "-c", CODEC
+    run = build.run("--real-cc", "clang-19", *words, "-o", "codec.o", SECONDPASS_LLVM=str(OTHER_LLVM))
+    assert (run.returncode, run.stderr) == (0, "")
+    subprocess.run(["clang-19", *words, "-o", "oz.o"], cwd=build.folder, check=True)
+    ours, theirs = ((build.folder / name).read_bytes() for name in ("codec.o", "oz.o"))
+    assert elf.text_size(ours) < 0.96 * elf.text_size(theirs)
+    assert elf.function_sizes(ours).keys() >= {"compress", "crc32"}
+    assert int.from_bytes(ours[18:20], "little") == machine  # e_machine
+
+
+@needs_other_clang
+def test_a_clang_of_another_llvm_than_the_library_is_one_warning_that_says_the_mend(build):
+    build.write("a.c", "int f(const int *p) { return *p; }\n")
+    run = build.run("--real-cc", "clang-19", "-Oz", "-c", "a.c")
+    assert run.returncode == 0
+    assert run.stderr.count("\n") == 1
+    assert "of another LLVM than the libLLVM in force: set SECONDPASS_LLVM" in run.stderr
+    assert (build.folder / "a.o").exists()
+
+
 def test_a_launcher_gets_the_compiler_as_its_first_word(build):
     build.write("a.c", SMALL)
     assert build.run(find_clang(), "-Oz", "-c", "a.c").returncode == 0

@@ -567,3 +567,12 @@ def test_no_exported_symbol_disappears_under_a_word_of_the_vocabulary(codec, exp
 def test_a_word_of_the_vocabulary_leaves_well_formed_ir(codec, word):
     codec.run(PassList.of(word))
     codec.verify()
+
+
+@pytest.mark.parametrize(("flags", "pointer", "entry"), [([], 8, 24), (["-m32"], 4, 8)], ids=["x86-64", "i386"])
+def test_a_table_of_addresses_counts_with_what_fills_it_in(flags, pointer, entry):
+    image = clang(
+        "-fPIC", "-Oz", "-c", "-x", "c", "-", "-o", "-", *flags, source=b"extern int a, b; int *t[] = {&a, &b};"
+    )
+    assert elf.text_size(image) == 0
+    assert elf.loaded_size(image) == 2 * (pointer + entry)

@@ -9,7 +9,8 @@ as a coreset is (`scripts/learn_codegen.py`), each next set for what it takes of
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
@@ -19,6 +20,8 @@ from secondpass.errors import ToolchainError
 from secondpass.llvm import elf
 
 _OUTLINER = "enable-machine-outliner"
+_UNKNOWN = re.compile(r"Unknown command line argument '-+([^'=]+)")
+"""What LLVM says of each option that it does not have."""
 Options = tuple[str, ...]
 """As they stand behind `-mllvm`, one each."""
 
@@ -43,6 +46,30 @@ class Generated:
         return elf.text_size(self.image)
 
 
+class UnknownOptionsError(ToolchainError):
+    """Options that a compiler does not have: it is another version of clang, or lacks the target they are for.
+
+    Attributes:
+        names: of the options.
+    """
+
+    def __init__(self, message: str, names: frozenset[str]) -> None:
+        """Say what the compiler said."""
+        super().__init__(message)
+        self.names = names
+
+
+def refusal(said: str) -> ToolchainError:
+    """The error behind a step that clang did not take.
+
+    Args:
+        said: clang's messages.
+    """
+    message = f"clang does not take a step of ours: {said.splitlines()[0] if said else 'no message'}"
+    names = frozenset(_UNKNOWN.findall(said))
+    return UnknownOptionsError(message, names) if names else ToolchainError(message)
+
+
 @cache
 def shipped() -> tuple[Options, ...]:
     """The sets in the package, the most useful one first."""
@@ -59,7 +86,8 @@ def smallest(
     """Generate code with no options, then with each set, and take what has least text.
 
     Args:
-        generate: makes an object with options; raises ToolchainError where the compiler does not know one, or fails.
+        generate: makes an object with options; raises UnknownOptionsError where the compiler does not have some, and
+            any other ToolchainError where it fails.
         sets: what to try; the first is taken among equals.
         given: the words of the command line: what they set stays as it is.
         is_over: whether the time is over; then nothing more is tried.
@@ -67,26 +95,34 @@ def smallest(
     Raises:
         ToolchainError: without options it fails too.
     """
-    own = {_name(word) for before, word in pairwise(given) if before == "-mllvm"}
+    left_out = {_name(word) for before, word in pairwise(given) if before == "-mllvm"}
     best = Generated(generate(()), ())
     if elf.has_placed_code(best.image):  # what is outlined would be elsewhere
         sets = [options for options in sets if not any(_name(it) == _OUTLINER for it in options)]
-    free = list(dict.fromkeys(tuple(it for it in options if _name(it) not in own) for options in sets))
-    for number, options in enumerate(free):
+    tried: set[Options] = {()}
+    while sets := [it for it in dict.fromkeys(_without(options, left_out) for options in sets) if it not in tried]:
         if is_over():
-            return replace(best, untried=len(free) - number)
+            return replace(best, untried=len(sets))
+        options = sets[0]
+        tried.add(options)
         try:
             made = Generated(generate(options), options)
-        except ToolchainError:  # another version of clang, another target
+        except UnknownOptionsError as error:  # the others are tried, in this set and those to come
+            left_out |= error.names
+        except ToolchainError:
             continue
-        if made.text < best.text:
-            best = made
+        else:
+            best = min(best, made, key=lambda it: it.text)
     return best
 
 
 def words_of(options: Options) -> list[str]:
     """Options as clang's command line has them."""
     return [word for it in options for word in ("-mllvm", it)]
+
+
+def _without(options: Options, names: Set[str]) -> Options:
+    return tuple(it for it in options if _name(it) not in names)
 
 
 def _name(option: str) -> str:

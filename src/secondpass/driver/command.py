@@ -42,9 +42,10 @@ _ALONE = re.compile(
     -(E|S|M|MM|v|\#\#\#|fsyntax-only|emit-llvm|emit-ast|pg|p|save-temps.*|gsplit-dwarf.*|ftime-trace.*)
     | -(fsanitize|fprofile|fcs-profile|fplugin|fpass-plugin|fembed-bitcode|fmodule|fxray|finstrument-functions).*
     | -(coverage|[fg]record-(command-line|gcc-switches))
-    | -(ftest-coverage|target|arch|MJ|print-.*|dump.*|fopenmp.*|cc1|cc1as|serialize-diagnostics|Xarch_.*)
+    | -(ftest-coverage|arch|MJ|print-.*|dump.*|fopenmp.*|cc1|cc1as|serialize-diagnostics|Xarch_.*)
     | -(fauto-profile|fprebuilt-module|fstack-usage|fsave-optimization|foptimization-record|fcallgraph-info).*
-    | --(?!((start|end)-no-unused-arguments|sysroot|param|(sysroot|param|gcc-toolchain|std|stdlib|rtlib)=.*)$).*
+    | --(?!((start|end)-no-unused-arguments|(sysroot|param|config)(=.*)?
+           |(target|gcc-toolchain|gcc-install-dir|gcc-triple|std|stdlib|rtlib|unwindlib)=.*)$).*
     """,
     re.VERBOSE,
 )

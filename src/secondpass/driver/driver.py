@@ -42,6 +42,8 @@ _READS_MORE = re.compile(rb"\.incbin|\.include|^\s*(export\s+)?import\b", re.MUL
 """What makes an object depend on files that preprocessing does not show: assembly, modules of C++."""
 _FILE = re.compile(rb'^# \d+ "([^"<][^"]*)"', re.MULTILINE)
 """A file, in what a preprocessor says of lines."""
+_OTHER_LLVM = "(Producer: "
+"""How LLVM ends its message where it cannot read the bitcode of another version."""
 _COLOURS = ("-fcolor-diagnostics", "-fno-color-diagnostics", "-fdiagnostics-color", "-fno-diagnostics-color")
 
 
@@ -350,6 +352,8 @@ def _digest(file: bytes) -> bytes:
 def _text(error: Exception) -> str:
     """An error in one line, with its kind where it is a fault of ours."""
     text = str(error).strip().replace("\n", " ")
+    if _OTHER_LLVM in text:
+        text += "; this clang is of another LLVM than the libLLVM in force: set SECONDPASS_LLVM to the one that it has"
     return text if isinstance(error, SecondpassError | OSError) else f"{type(error).__name__}: {text}"
 
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secondpass.driver.codegen import Options, shipped, smallest, words_of
+from secondpass.driver.codegen import Options, refusal, shipped, smallest, words_of
 from secondpass.effort import effort
-from secondpass.errors import SandboxError, ToolchainError
+from secondpass.errors import SandboxError
 from secondpass.llvm import elf
 from secondpass.prompt import Objective
 
@@ -65,14 +65,16 @@ def smaller(
         codegen: whether options of code generation are tried.
 
     Raises:
-        ToolchainError: clang does not take a step that it need not take alone.
+        ToolchainError: there is no libLLVM, or clang does not take a step that it need not take alone.
         SecondpassError: the module cannot be optimised.
     """
+    from secondpass.llvm.library import load
     from secondpass.llvm.sandbox import Sandbox
     from secondpass.optimize import optimize
     from secondpass.tuner.coreset import coreset
 
     asked, started = effort(level), time.monotonic()
+    load()  # the sandbox's process has it then, and what is wrong with it is said here
 
     def is_over() -> bool:
         return time.monotonic() - started > asked.seconds
@@ -155,5 +157,4 @@ def load_model(level: int) -> None:
 def _run(command: Sequence[str]) -> None:
     run = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)
     if run.returncode:
-        said = run.stderr.decode("utf-8", "replace").strip()
-        raise ToolchainError(f"clang does not take a step of ours: {said.splitlines()[0] if said else 'no message'}")
+        raise refusal(run.stderr.decode("utf-8", "replace").strip())

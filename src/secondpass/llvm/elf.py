@@ -14,13 +14,15 @@ from secondpass.errors import LLVMError
 _SHT_SYMTAB = 2
 _SHT_RELA = 4
 _SHT_REL = 9
-_R_X86_64_64 = 1
 _SHT_NOBITS = 8
 _SHF_WRITE = 0x1
 _SHF_ALLOC = 0x2
 _SHF_EXECINSTR = 0x4
 _STT_FUNC = 2
-_UNWIND = (b".eh_frame", b".gcc_except_table")
+_UNWIND = (b".eh_frame", b".gcc_except_table", b".ARM.ex")
+_ADDRESSES = {(3, False): 1, (40, False): 2, (62, True): 1, (183, True): 257, (243, False): 1, (243, True): 2}
+"""The kind of relocation that puts a whole address, by machine (i386, ARM, x86-64, AArch64, RISC-V) and whether it has
+64 bits. Source: the machines' psABIs."""
 _CODE, _RELOCATED = b".text", b".data.rel.ro"
 
 
@@ -121,16 +123,20 @@ def loaded_size(image: bytes) -> int:
         LLVMError: the image is not ELF.
     """
     wide, order = _form(image)
+    (machine,) = struct.unpack_from(order + "H", image, 0x12)
+    address = _ADDRESSES.get((machine, wide))
+    where, mask = ("Q", 0xFFFF_FFFF) if wide else ("I", 0xFF)
     sections = _sections(image)
     size = 0
     for it in sections:
         if it.is_loaded:
             size += it.size
-        elif it.kind == _SHT_RELA and wide and sections[it.info].flags & _SHF_WRITE:
-            kinds = (
-                struct.unpack_from(order + "Q", image, at + 8)[0] for at in range(it.offset, it.offset + it.size, 24)
-            )
-            size += sum(24 for kind in kinds if kind & 0xFFFFFFFF == _R_X86_64_64)
+        elif it.kind in (_SHT_RELA, _SHT_REL) and sections[it.info].flags & _SHF_WRITE:
+            word = struct.calcsize(order + where)
+            entry = (3 if it.kind == _SHT_RELA else 2) * word
+            entries = range(it.offset + word, it.offset + it.size, entry)
+            kinds = (struct.unpack_from(order + where, image, at)[0] & mask for at in entries)
+            size += sum(entry for kind in kinds if kind == address)
     return size
 
 
