@@ -654,11 +654,11 @@ def test_the_report_sums_the_log_and_agrees_with_the_objects(build):
     for _ in range(2):
         assert build.run("-Oz", "-c", "codec.c", "small.c").returncode == 0
     with build.log.open("a") as log:
-        log.write("half a li")
+        log.write('{"source": "a.c", "before": "many"}\n{"source": "a.c", "functions": {"f": [1]}}\nhalf a li')
     found = json.loads(reported(build, "--json").stdout)
     assert [Path(it["source"]).name for it in found["files"]] == ["codec.c", "small.c"]
     assert all(it["cached"] for it in found["files"])
-    assert found["damaged_lines"] == 1
+    assert found["damaged_lines"] == 3
     for it in found["files"]:
         image = Path(it["output"]).read_bytes()
         assert it["text_bytes"]["best"] == elf.text_size(image)
@@ -667,7 +667,7 @@ def test_the_report_sums_the_log_and_agrees_with_the_objects(build):
         )
     assert found["text_bytes"]["best"] == sum(it["text_bytes"]["best"] for it in found["files"])
     table = reported(build, "--html", build.folder / "page.html").stdout
-    assert "codec.c" in table and "2 files" in table and "1 lines of the log" in table
+    assert "codec.c" in table and "2 files" in table and "3 lines of the log" in table
     page = (build.folder / "page.html").read_text()
     assert "compress" in page and "http" not in page
 

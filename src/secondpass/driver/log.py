@@ -14,6 +14,14 @@ from pathlib import Path
 from typing import Any, Self
 
 LOG = "SECONDPASS_LOG"
+_KINDS = {
+    **dict.fromkeys(("source", "output", "note"), str),
+    **dict.fromkeys(("before", "after", "effort", "cached"), int),
+    "seconds": (int, float),
+    "functions": dict,
+    "codegen": list,
+}
+"""The kind of each of a line's values."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +61,13 @@ class Record:
         """The record of a line.
 
         Raises:
-            ValueError, TypeError: the line is none.
+            ValueError, TypeError, LookupError, AttributeError: the line is none.
         """
         values: dict[str, Any] = json.loads(line)
+        if wrong := [name for name, value in values.items() if not isinstance(value, _KINDS[name])]:
+            raise TypeError(f"{wrong[0]} is of another kind")
         record = cls(**values)
-        functions = {name: (pair[0], pair[1]) for name, pair in record.functions.items()}
+        functions = {name: (int(before), int(after)) for name, (before, after) in record.functions.items()}
         return replace(record, functions=functions, codegen=tuple(record.codegen))
 
 
