@@ -28,7 +28,7 @@ from secondpass.corpus.store import Corpus
 from secondpass.errors import PromptTooLong, run_script
 from secondpass.evaluate.cache import Cache
 from secondpass.evaluate.cases import Case, Trials, Tried, read_cases
-from secondpass.evaluate.methods import Model
+from secondpass.evaluate.models import Model
 from secondpass.model.manifest import SHIPPED, Manifest
 from secondpass.prompt import Form, Objective
 from secondpass.strategies.base import Session

@@ -25,7 +25,8 @@ from secondpass.corpus.store import Corpus
 from secondpass.evaluate.cache import Cache
 from secondpass.evaluate.cases import Case, Trials, Tried, read_cases
 from secondpass.evaluate.evaluation import Request, evaluate
-from secondpass.evaluate.methods import FixedLists, Model, RandomLists, SimilarFunctions, ask_together
+from secondpass.evaluate.methods import FixedLists, RandomLists, SimilarFunctions
+from secondpass.evaluate.models import Model, ask_together
 from secondpass.evaluate.similar import Neighbours
 from secondpass.evaluate.tables import everything, first_answers, last_answer, quality, score
 from secondpass.llvm.jobs import Job

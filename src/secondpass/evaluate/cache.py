@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from secondpass.evaluate.cases import Case, Trials, Tried
-from secondpass.evaluate.methods import Method, Model, ask_together
+from secondpass.evaluate.methods import Method
+from secondpass.evaluate.models import Model, ask_together
 from secondpass.files import appending, lock, read_records
 from secondpass.progress import Progress
 

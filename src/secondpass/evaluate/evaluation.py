@@ -31,7 +31,8 @@ from secondpass.evaluate.cache import Cache
 from secondpass.evaluate.cases import Case, Trials, read_cases
 from secondpass.evaluate.curves import Curve, by_answers, by_compiles, each_with_its_feedback, of_budgets
 from secondpass.evaluate.examples import examples
-from secondpass.evaluate.methods import Finished, FixedLists, Method, Model, RandomLists, SimilarFunctions
+from secondpass.evaluate.methods import Finished, FixedLists, Method, RandomLists, SimilarFunctions
+from secondpass.evaluate.models import Model
 from secondpass.evaluate.tables import (
     Choice,
     Quality,

@@ -1,4 +1,4 @@
-"""Ways to find a list for a function: fixed lists, random ones, those of similar functions, and models.
+"""Ways to find a list for a function: fixed lists, random ones, those of similar functions; models are in `models`.
 
 A method tries its lists on every case in an order of its own, so that its best after n of them is known for each n
 up to its budget. -Oz is not among them: that is the tables' business.
@@ -9,33 +9,23 @@ from __future__ import annotations
 import hashlib
 import json
 import random
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from functools import cached_property, partial
-from importlib import resources
-from pathlib import Path
+from functools import cached_property
 from typing import Any, Protocol
 
 from secondpass.corpus.store import Corpus
-from secondpass.engines import load_engine
-from secondpass.errors import EngineStopped, PromptTooLong
 from secondpass.evaluate.cases import Case, Trials, Tried
 from secondpass.evaluate.similar import Neighbours
 from secondpass.llvm.jobs import Job
 from secondpass.llvm.library import load
 from secondpass.llvm.passes import PassList, Words
 from secondpass.llvm.sandbox import Sandbox
-from secondpass.model.dataset import digest
-from secondpass.model.manifest import MANIFEST, NETWORK, TOKENIZER
-from secondpass.prompt import Answer, Objective, OptimizePrompt
-from secondpass.strategies.base import Attempt, Budget, Function, Session, Strategy
+from secondpass.prompt import Objective
 from secondpass.tuner.coreset import coreset
 from secondpass.tuner.finish import Finish, finished, tails
 from secondpass.tuner.labels import Label
 from secondpass.tuner.work import Searched
-from secondpass.workers import answer_all
 
 _LONGEST_RANDOM = 20
 """Passes of a random list at most."""
@@ -135,44 +125,6 @@ class SimilarFunctions:
 
 
 @dataclass(frozen=True)
-class Model:
-    """A model's answers, as a strategy asks for them.
-
-    Args:
-        directory: the exported model.
-        strategy: what is asked.
-        budget: what it may spend on a function.
-        name: for tables.
-        workers: processes, each with the model on one core.
-    """
-
-    directory: Path
-    strategy: Strategy
-    name: str
-    budget: Budget = field(default_factory=Budget)
-    workers: int = 1
-
-    @property
-    def facts(self) -> Mapping[str, Any]:
-        """See `Method`."""
-        settings: Any = self.strategy
-        return {
-            "model": [digest(self.directory / name) for name in (NETWORK, TOKENIZER, MANIFEST)],
-            "too long": "abridged",
-            "knowledge": _knowledge(),
-            "strategy": type(settings).__name__,
-            "settings": asdict(settings),
-            "budget": asdict(self.budget),
-            "llvm": load().version,
-        }
-
-    def trials(self, cases: Sequence[Case]) -> Iterator[Trials]:
-        """See `Method`."""
-        for ((_, found),) in ask_together(self.name, [self], ((case, (0,)) for case in cases)):
-            yield found
-
-
-@dataclass(frozen=True)
 class Finished:
     """Lists that another method tried, finished: of each function one list, the best.
 
@@ -230,99 +182,3 @@ def compile_lists(cases: Sequence[Case], lists: Mapping[str, Sequence[Words]], w
             counts = (it.instructions if it.ok else None for it in outcomes)
             tried = tuple(Tried(words, count) for words, count in zip(lists[job.name], counts))
             yield Trials(job.name, tried, sum(it.seconds for it in outcomes))
-
-
-def ask_together(
-    name: str, ways: Sequence[Model], questions: Iterable[tuple[Case, tuple[int, ...]]]
-) -> Iterator[list[tuple[int, Trials]]]:
-    """Ask one model in several ways, a function at a time: it is read once for them all, and equal lists compiled once.
-
-    Args:
-        name: of them together, for errors.
-        ways: strategies of one model, and as many processes.
-        questions: functions, each with the places of the ways it is to be asked in.
-
-    Yields:
-        A function's trials with the places of their ways; functions as they are done.
-
-    Raises:
-        EngineStopped: a model's process died, or raised an error; what was done before has been given out.
-    """
-    asked = _Asked(ways[0].directory, tuple((it.strategy, it.budget) for it in ways))
-    try:
-        yield from answer_all(name, asked, questions, ways[0].workers, _called)
-    except EngineStopped as error:
-        raise EngineStopped(f"{error}; what was measured is kept, the same command goes on", error.exit_code) from error
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """What a process of `ask_together` asks the model for."""
-
-    directory: Path
-    ways: tuple[tuple[Strategy, Budget], ...]
-
-    def __call__(self) -> Callable[[tuple[Case, tuple[int, ...]]], list[tuple[int, Trials]]]:
-        """Load the model; what answers a function."""
-        words = [entry.text for entry in load().vocabulary()]
-        engine = load_engine(self.directory, words=words, threads=1)
-        return partial(self._answer, engine, Sandbox(1, reproducible=True))
-
-    def _answer(
-        self, engine: Any, sandbox: Sandbox, question: tuple[Case, tuple[int, ...]]
-    ) -> list[tuple[int, Trials]]:
-        case, places = question
-        function = Function("function", case.text, case.bitcode)
-        first = Session(engine, function, sandbox)
-        with suppress(PromptTooLong):
-            _ = first.prompt  # read here, for all
-        tokens = len(engine.tokenizer.encode_prompt(OptimizePrompt(case.text)))
-        found: list[tuple[int, Trials]] = []
-        for place in places:
-            strategy, budget = self.ways[place]
-            started = time.perf_counter()
-            session = Session(engine, function, sandbox, budget, like=first)
-            with suppress(PromptTooLong):
-                session.work(strategy)
-            seconds = time.perf_counter() - started + session.spared  # nearly as if it had been asked alone
-            tried, in_part = tuple(map(_tried, session.attempts)), session.unread is not None
-            found.append(
-                (place, Trials(case.key, tried, seconds, tokens, in_part, session.inferences, session.compiles))
-            )
-        return found
-
-
-def _called(question: tuple[Case, tuple[int, ...]]) -> str:
-    case, _ = question
-    return f"function {case.key} of {case.project}"
-
-
-def _knowledge() -> str:
-    """What strategies know of the objective besides the model: coreset, winners and portfolio."""
-    files = resources.files("secondpass.tuner").joinpath("knowledge_data").iterdir()
-    made = sorted(
-        (it.name, hashlib.sha256(it.read_bytes()).hexdigest())
-        for it in files
-        if it.name.startswith(Objective.INSTRUCTIONS)
-    )
-    return hashlib.sha256(json.dumps(made).encode()).hexdigest()
-
-
-def _tried(attempt: Attempt) -> Tried:
-    verdict, completion = attempt.verdict, attempt.completion
-    answer = verdict.answer
-    if not isinstance(answer, Answer):
-        return Tried((), None, turn=attempt.turn, sample=attempt.sample)
-    return Tried(
-        answer.passes.words,
-        verdict.target,
-        answer.source,
-        answer.target,
-        completion.log_probability,
-        len(completion.tokens),
-        attempt.turn,
-        attempt.sample,
-        answer.sure,
-        None if answer.code is None else verdict.code_fault is None,
-        verdict.bleu,
-    )
