@@ -1,5 +1,6 @@
 # make demo   a fresh machine with python3, python3-venv and make: install, and optimise one C file
-# make test   install what tests and training need, and run the tests (SLOW=1 for the long ones too)
+# make test   install what tests and training need, and run the tests, a file a core (SLOW=1 for the long ones too,
+#             one after another: some measure)
 # make lint   style and types
 # make clean  remove what was installed and built
 
@@ -13,7 +14,7 @@ demo: .venv/core.stamp
 	$(BIN)/secondpass optimize examples/codec.c
 
 test: .venv/dev.stamp llvm-versions
-	$(BIN)/pytest $(if $(SLOW),-m "slow or not slow")
+	$(BIN)/pytest $(if $(SLOW),-m "slow or not slow",-n auto --dist loadfile)
 
 lint: .venv/dev.stamp
 	$(BIN)/ruff check

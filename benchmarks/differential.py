@@ -52,6 +52,7 @@ def main() -> int:
     parser.add_argument("--programs", type=int, default=50)
     parser.add_argument("--lists", type=int, default=10, help="random lists a program")
     parser.add_argument("--winners", type=int, default=10, help="lists a program from the coreset and the winners")
+    parser.add_argument("--asked", type=int, default=1, metavar="N", help="the model is asked for every Nth program")
     parser.add_argument("--each", action="store_true", help="every word of the vocabulary too")
     parser.add_argument("--codegen", action="store_true", help="no lists: -Oz's code with every set of options alone")
     parser.add_argument("--seed", type=int, default=0)
@@ -69,7 +70,7 @@ def main() -> int:
             objective = rng.choice(list(Objective))
             ours = optimize(
                 program.module,
-                engine,
+                engine if number % options.asked == 0 else None,
                 Sample(3, engine.temperature, program.seed),
                 sandbox,
                 objective=objective,

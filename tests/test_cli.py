@@ -10,6 +10,7 @@ from compiling import CODEC, SECONDPASS
 
 from secondpass.llvm.library import load
 from secondpass.llvm.module import Module
+from secondpass.llvm.toolchain import find_clang
 
 SMALL = "int f(int *p, int n) { int s = 0; for (int i = 0; i < n; i++) s += p[i] * 3; return s; }\n"
 
@@ -162,6 +163,21 @@ def test_doctor_names_the_mend_when_the_library_is_missing(tmp_path):
     run = secondpass("doctor", SECONDPASS_LLVM=tmp_path)
     assert run.returncode == 2
     assert "SECONDPASS_LLVM" in run.stdout
+
+
+def test_doctor_says_whether_the_clang_of_builds_fits_the_library(tmp_path):
+    fits = secondpass("doctor", SECONDPASS_REAL_CC=find_clang())
+    assert fits.returncode == 0
+    assert re.match(rf"ok +SECONDPASS_REAL_CC .*clang version {load().major}\.", fits.stdout.splitlines()[-1])
+    for name, said, mend in (
+        ("clang", "clang version 16.0.6", "set SECONDPASS_LLVM to this clang's"),
+        ("gcc", "gcc (Debian) 12.2.0", "is no clang"),
+    ):
+        compiler = tmp_path / name
+        compiler.write_text(f"#!/bin/sh\necho '{said}'\n")
+        compiler.chmod(0o755)
+        run = secondpass("doctor", SECONDPASS_REAL_CC=compiler)
+        assert run.returncode == 2 and mend in run.stdout.splitlines()[-1]
 
 
 def test_a_missing_file(tmp_path):

