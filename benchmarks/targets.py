@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from secondpass.errors import run_script
-from secondpass.llvm import elf
+from secondpass.llvm import objects
 
 CODEC = Path(__file__).parent.parent / "examples" / "codec.c"
 CLANG, LIBRARY = "clang-19", "/usr/lib/x86_64-linux-gnu/libLLVM.so.19.1"
@@ -27,6 +27,7 @@ TARGETS = {
     "AVR": "--target=avr -mmcu=atmega328p",
     "MIPS": "--target=mipsel-unknown-elf",
     "AArch64": "--target=aarch64-unknown-elf",
+    "WebAssembly": "--target=wasm32",
     "x86-64": "--target=x86_64-unknown-elf",
 }
 
@@ -55,7 +56,7 @@ def text_size(command: list[str], settings: dict[str, str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         made = Path(folder, "made.o")
         subprocess.run([*command, "-o", made], check=True, env=os.environ | settings)
-        return elf.text_size(made.read_bytes())
+        return objects.text_size(made.read_bytes())
 
 
 if __name__ == "__main__":

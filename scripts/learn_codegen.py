@@ -25,7 +25,7 @@ from pathlib import Path
 from secondpass.corpus.store import Corpus, Split
 from secondpass.driver.codegen import Options, words_of
 from secondpass.errors import run_script
-from secondpass.llvm import elf
+from secondpass.llvm import objects
 from secondpass.llvm.toolchain import find_clang
 
 TARGET = Path(__file__).parent.parent / "src" / "secondpass" / "driver" / "codegen.json"
@@ -103,7 +103,7 @@ class Modules:
         with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".o") as made:
             words = ["-Oz", "-w", "-Xclang", "-disable-llvm-passes", "-c", path, "-o", made.name]
             done = subprocess.run([find_clang(), *words, *words_of(options)], capture_output=True)
-            return elf.text_size(Path(made.name).read_bytes()) if not done.returncode else 0
+            return objects.text_size(Path(made.name).read_bytes()) if not done.returncode else 0
 
 
 def main() -> int:

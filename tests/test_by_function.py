@@ -6,7 +6,7 @@ import pytest
 from compiling import CODEC, CODEC_CHECK, PROGRAM, linked_output, needs_linker, unoptimised, unoptimised_text
 
 from secondpass.by_function import by_function
-from secondpass.llvm import elf
+from secondpass.llvm import objects
 from secondpass.llvm.jobs import Job
 from secondpass.llvm.library import load
 from secondpass.llvm.module import Module
@@ -116,7 +116,7 @@ def test_a_table_that_nobody_writes_is_constant_and_holds_distances(tmp_path, sa
     made, oz = assembled(text, [PassList.of("sroa"), OZ], sandbox), at_oz(text, sandbox)
     assert made.outcome.bytes <= oz.bytes
     image = object_file(made, tmp_path / "names.o").read_bytes()
-    assert elf.loaded_size(image) == elf.text_size(image)  # no data, and no relocation in data
+    assert objects.loaded_size(image) == objects.text_size(image)  # no data, and no relocation in data
 
 
 def test_a_function_without_lists_stays_as_it_is(sandbox):

@@ -7,7 +7,7 @@ from compiling import CODEC
 
 from secondpass.driver.codegen import refusal, shipped, smallest, words_of
 from secondpass.errors import ToolchainError
-from secondpass.llvm import elf
+from secondpass.llvm import objects
 from secondpass.llvm.toolchain import find_clang
 
 LARGER = ("-optimize-regalloc=false",)
@@ -41,7 +41,7 @@ def generate(codec):
 
 def test_the_smallest_object_is_taken_with_its_options(generate):
     plain = smallest(generate, [])
-    assert plain.options == () and plain.text == elf.text_size(plain.image)
+    assert plain.options == () and plain.text == objects.text_size(plain.image)
     made = smallest(generate, [LARGER, SMALLER, LARGER])
     assert made.options == SMALLER and made.text < plain.text
     assert generate.asked == [(), (), LARGER, SMALLER]  # the same set once

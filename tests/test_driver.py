@@ -14,7 +14,7 @@ import pytest
 from compiling import CODEC, CODEC_CHECK, PROGRAM, find_tool, needs_linker
 from processes import SLOW, hearing_ctrl_c, running, wait_for
 
-from secondpass.llvm import elf
+from secondpass.llvm import objects
 from secondpass.llvm.toolchain import find_clang
 
 BIN = Path(sys.executable).parent
@@ -84,10 +84,10 @@ def test_an_object_is_smaller_than_clang_oz_and_does_the_same(build, golden_prog
     assert build.run("-Oz", "-c", CODEC, "-o", "codec.o").returncode == 0
     assert by_clang(build, "-Oz", "-c", CODEC, "-o", "oz.o").returncode == 0
     ours, theirs = ((build.folder / name).read_bytes() for name in ("codec.o", "oz.o"))
-    assert elf.text_size(ours) < 0.97 * elf.text_size(theirs)
+    assert objects.text_size(ours) < 0.97 * objects.text_size(theirs)
     (record,) = build.records()
-    assert (record["before"], record["after"]) == (elf.text_size(theirs), elf.text_size(ours))
-    assert record["functions"]["compress"] == [elf.function_sizes(it)["compress"] for it in (theirs, ours)]
+    assert (record["before"], record["after"]) == (objects.text_size(theirs), objects.text_size(ours))
+    assert record["functions"]["compress"] == [objects.function_sizes(it)["compress"] for it in (theirs, ours)]
     outputs = []
     for name in ("codec.o", "oz.o"):
         assert build.run("-O1", CODEC_CHECK, name, "-o", "check").returncode == 0
@@ -108,8 +108,8 @@ def test_several_objects_of_one_command_have_their_usual_names(build):
     build.write("a.c", SMALL)
     build.write("b.c", SMALL.replace("twice", "again"))
     assert build.run("-Oz", "-c", "a.c", "b.c").returncode == 0
-    assert {*elf.function_sizes((build.folder / "a.o").read_bytes())} == {"twice"}
-    assert {*elf.function_sizes((build.folder / "b.o").read_bytes())} == {"again"}
+    assert {*objects.function_sizes((build.folder / "a.o").read_bytes())} == {"twice"}
+    assert {*objects.function_sizes((build.folder / "b.o").read_bytes())} == {"again"}
 
 
 @pytest.mark.parametrize(("driver", "suffix"), [("cc", ".i"), ("c++", ".ii")])
@@ -117,7 +117,7 @@ def test_preprocessed_sources_are_told_apart(build, driver, suffix):
     for name in ("one", "two"):
         build.write(f"{name}{suffix}", SMALL.replace("twice", name))
         assert build.run("-Oz", "-c", f"{name}{suffix}", driver=driver).returncode == 0
-        (found,) = elf.function_sizes((build.folder / f"{name}.o").read_bytes())
+        (found,) = objects.function_sizes((build.folder / f"{name}.o").read_bytes())
         assert name in found
 
 
@@ -181,7 +181,7 @@ def test_names_are_taken_as_they_are_written(build):
 def test_c_is_cpp_for_the_compiler_for_cpp(build):
     build.write("a.c", SMALL)
     assert build.run("-Oz", "-c", "a.c", driver="c++").returncode == 0
-    assert {*elf.function_sizes((build.folder / "a.o").read_bytes())} == {"_Z5twicei"}
+    assert {*objects.function_sizes((build.folder / "a.o").read_bytes())} == {"_Z5twicei"}
 
 
 def test_options_for_the_linker_are_no_matter_for_the_compiler(build):
@@ -205,7 +205,7 @@ def test_text_is_not_saved_at_the_price_of_relocations(build):
     assert by_clang(build, "-Oz", "-c", "names.c", "-o", "theirs.o").returncode == 0
     assert build.run("-Oz", "-c", "names.c").returncode == 0
     ours, theirs = ((build.folder / name).read_bytes() for name in ("names.o", "theirs.o"))
-    assert elf.loaded_size(ours) <= elf.loaded_size(theirs)
+    assert objects.loaded_size(ours) <= objects.loaded_size(theirs)
 
 
 def test_a_local_name_of_the_c_library_is_no_function_of_it(build):
@@ -289,7 +289,7 @@ def test_constants_are_not_saved_by_moving_them_where_they_can_be_written(build)
         "table.c", f"static int table[64] = {{{values}}};\nint f(int i) {{ return table[i & 63] + table[i & 7]; }}\n"
     )
     assert build.run("-Oz", "-c", "table.c").returncode == 0
-    assert elf.written_size((build.folder / "table.o").read_bytes()) == 0
+    assert objects.written_size((build.folder / "table.o").read_bytes()) == 0
 
 
 def test_code_with_a_section_of_its_own_stays_there(build):
@@ -301,7 +301,7 @@ def test_code_with_a_section_of_its_own_stays_there(build):
         f"extern volatile long *r; extern struct S {{ int a, b; }} *tab[64];\n{functions}",
     )
     assert build.run("-Oz", "-c", "-m32", "-fno-pic", "ram.c").returncode == 0
-    assert not [it for it in elf.function_sizes((build.folder / "ram.o").read_bytes()) if "OUTLINED" in it]
+    assert not [it for it in objects.function_sizes((build.folder / "ram.o").read_bytes()) if "OUTLINED" in it]
 
 
 def test_a_precompiled_header_of_another_level_is_clangs_business(build):
@@ -310,7 +310,7 @@ def test_a_precompiled_header_of_another_level_is_clangs_business(build):
     assert build.run("-Os", "-x", "c-header", "all.h", "-o", "all.h.pch").returncode == 0
     run = build.run("-Os", "-include-pch", "all.h.pch", "-c", "a.c")
     assert (run.returncode, run.stderr) == (0, "")
-    assert elf.function_sizes((build.folder / "a.o").read_bytes())
+    assert objects.function_sizes((build.folder / "a.o").read_bytes())
 
 
 def test_dependencies_asked_of_the_preprocessor_name_the_object(build):
@@ -332,7 +332,7 @@ def test_options_of_the_compiler_are_no_matter_for_the_linker(build):
 def test_with_standard_error_closed_there_is_an_object_all_the_same(build):
     build.write("a.c", SMALL)
     assert build.shell("secondpass cc -Oz -c a.c 2>&-").returncode == 0
-    assert elf.function_sizes((build.folder / "a.o").read_bytes())
+    assert objects.function_sizes((build.folder / "a.o").read_bytes())
 
 
 def test_debug_information_shows_the_source_as_it_is(build):
@@ -383,7 +383,7 @@ def test_standard_input_is_compiled(build):
         check=True,
     )
     assert run.returncode == 0
-    assert elf.function_sizes((build.folder / "a.o").read_bytes())
+    assert objects.function_sizes((build.folder / "a.o").read_bytes())
 
 
 def test_force_takes_every_level(build):
@@ -463,18 +463,46 @@ needs_other_clang = pytest.mark.skipif(
 
 @needs_other_clang
 @pytest.mark.parametrize(
-    ("target", "machine"),
-    [("thumbv7m-none-eabi", 40), ("riscv32-unknown-elf", 243), ("aarch64-linux-gnu", 183)],
+    ("target", "place", "mark"),
+    [
+        ("thumbv7m-none-eabi", 18, b"\x28\0"),  # e_machine
+        ("riscv32-unknown-elf", 18, b"\xf3\0"),
+        ("aarch64-linux-gnu", 18, b"\xb7\0"),
+        ("wasm32", 0, b"\0asm"),
+    ],
 )
-def test_code_for_another_machine_is_made_smaller(build, target, machine):
+def test_code_for_another_machine_is_made_smaller(build, target, place, mark):
     words = f"--target={target}", "-ffreestanding", "-Oz", "-c", CODEC
     run = build.run("--real-cc", "clang-19", *words, "-o", "codec.o", SECONDPASS_LLVM=str(OTHER_LLVM))
     assert (run.returncode, run.stderr) == (0, "")
     subprocess.run(["clang-19", *words, "-o", "oz.o"], cwd=build.folder, check=True)
     ours, theirs = ((build.folder / name).read_bytes() for name in ("codec.o", "oz.o"))
-    assert elf.text_size(ours) < 0.96 * elf.text_size(theirs)
-    assert elf.function_sizes(ours).keys() >= {"compress", "crc32"}
-    assert int.from_bytes(ours[18:20], "little") == machine  # e_machine
+    assert objects.text_size(ours) < 0.96 * objects.text_size(theirs)
+    assert objects.function_sizes(ours).keys() >= {"compress", "crc32"}
+    assert ours[place:].startswith(mark)
+
+
+@needs_other_clang
+def test_sizes_of_a_webassembly_object_are_those_of_llvms_tools(build):
+    source = (
+        "extern int far(int); extern int there[]; const int table[] = {1, 2, 3}; int data[2] = {7}, zero[9];"
+        "int *const places[] = {data, there};"
+        "int one(int i) { return far(table[i]) + data[i]; } int two(int i) { return one(i) * zero[i] - *places[i]; }"
+        "static int (*const all[])(int) = {one, far, two}; int three(int i) { return all[i](i); }"
+    )
+    build.write("a.c", source)
+    subprocess.run(["clang-19", "--target=wasm32", "-Oz", "-c", "a.c"], cwd=build.folder, check=True)
+    image = (build.folder / "a.o").read_bytes()
+    said = subprocess.run([BIN / "llvm-size", "a.o"], cwd=build.folder, capture_output=True, text=True, check=True)
+    text, data = map(int, said.stdout.splitlines()[1].split()[:2])
+    assert objects.text_size(image) == text
+    constants, written, cleared = 12 + 8 + 12, 8, 36
+    assert constants + written + cleared < data  # llvm-size counts the segments' heads, and zeros that no file holds
+    assert objects.code_size(image) == objects.loaded_size(image) == text + constants + written
+    assert objects.written_size(image) == written
+    sizes = objects.function_sizes(image)
+    assert list(sizes) == ["one", "two", "three"]
+    assert sum(sizes.values()) + 3 < text <= sum(sizes.values()) + 10  # a number before each, and one before all
 
 
 @needs_other_clang
@@ -528,7 +556,7 @@ def test_an_optimiser_that_is_killed_is_one_warning_and_clangs_object(build):
     _, said = process.communicate(timeout=60)
     assert process.returncode == 0
     assert said.count("\n") == 1 and "its optimiser ended with code -9; the object is clang's" in said
-    assert elf.function_sizes((build.folder / "codec.o").read_bytes())["compress"]
+    assert objects.function_sizes((build.folder / "codec.o").read_bytes())["compress"]
     for cached in (False, True):  # what failed is tried again
         assert build.run("-Oz", "-c", "codec.c").returncode == 0
         assert build.records()[-1]["cached"] is cached
@@ -661,8 +689,8 @@ def test_the_report_sums_the_log_and_agrees_with_the_objects(build):
     assert found["damaged_lines"] == 3
     for it in found["files"]:
         image = Path(it["output"]).read_bytes()
-        assert it["text_bytes"]["best"] == elf.text_size(image)
-        assert {name: size["best"] for name, size in it["functions"].items() if size["best"]} == elf.function_sizes(
+        assert it["text_bytes"]["best"] == objects.text_size(image)
+        assert {name: size["best"] for name, size in it["functions"].items() if size["best"]} == objects.function_sizes(
             image
         )
     assert found["text_bytes"]["best"] == sum(it["text_bytes"]["best"] for it in found["files"])
@@ -676,7 +704,7 @@ def test_text_is_what_llvm_size_calls_text(build):
     size = find_tool("llvm-size")
     assert by_clang(build, "-Oz", "-c", CODEC, "-o", "codec.o").returncode == 0
     line = subprocess.run([size, build.folder / "codec.o"], capture_output=True, text=True, check=True).stdout
-    assert int(line.splitlines()[1].split()[0]) == elf.text_size((build.folder / "codec.o").read_bytes())
+    assert int(line.splitlines()[1].split()[0]) == objects.text_size((build.folder / "codec.o").read_bytes())
 
 
 def test_a_report_takes_names_of_any_bytes(build):

@@ -20,7 +20,7 @@ from compiling import (
 )
 
 from secondpass.errors import LLVMError
-from secondpass.llvm import elf
+from secondpass.llvm import objects
 from secondpass.llvm.module import FunctionSize, Module
 from secondpass.llvm.passes import PassList
 from secondpass.llvm.vocabulary import VOCABULARY
@@ -204,7 +204,7 @@ def test_oz_leaves_as_many_bytes_as_clang(path):
     image = clang("-Oz", "-c", "-o", "-", path)
     with Module.parse(unoptimised(path)) as module:
         module.run_oz()
-        assert module.native_size == elf.code_size(image)
+        assert module.native_size == objects.code_size(image)
 
 
 @each_example
@@ -467,7 +467,7 @@ def test_bytes_by_function_fit_into_the_whole(codec):
 def test_bytes_by_function_are_those_of_the_symbols(codec):
     codec.run_oz()
     image = clang("-Oz", "-c", "-o", "-", CODEC)
-    expected = elf.function_sizes(image)
+    expected = objects.function_sizes(image)
     assert {it.name: it.bytes for it in codec.native_sizes()[2]} == expected
 
 
@@ -488,14 +488,15 @@ def test_what_is_beside_the_bytes_is_what_the_section_table_says(tmp_path):
     unwind, data = (".eh_frame", ".gcc_except_table"), (".data", ".data.rel.ro", ".data.DW.ref.__gxx_personality_v0")
     relocations = [f".rela{it}" for it in (".text", *unwind, *data)]
     image = made.read_bytes()
-    assert elf.beside(image) == elf.Beside(of(*unwind), of(*relocations))
+    assert objects.beside(image) == objects.Beside(of(*unwind), of(*relocations))
     assert min(of(*unwind), of(".data.rel.ro"), of(*relocations), of(".rela.debug_info")) > 0
-    assert elf.code_size(image) + elf.beside(image).unwind == elf.text_size(image) + of(*data)
+    assert objects.code_size(image) + objects.beside(image).unwind == objects.text_size(image) + of(*data)
 
 
-def test_what_is_no_elf_object_has_no_size():
-    with pytest.raises(LLVMError, match="ELF"):
-        elf.code_size(b"MZ")
+@pytest.mark.parametrize("size", [objects.code_size, objects.text_size, objects.function_sizes])
+def test_an_object_of_another_format_has_no_size(size):
+    with pytest.raises(LLVMError, match="ELF and WebAssembly alone"):
+        size(b"MZ")
 
 
 @needs_linker
@@ -574,5 +575,5 @@ def test_a_table_of_addresses_counts_with_what_fills_it_in(flags, pointer, entry
     image = clang(
         "-fPIC", "-Oz", "-c", "-x", "c", "-", "-o", "-", *flags, source=b"extern int a, b; int *t[] = {&a, &b};"
     )
-    assert elf.text_size(image) == 0
-    assert elf.loaded_size(image) == 2 * (pointer + entry)
+    assert objects.text_size(image) == 0
+    assert objects.loaded_size(image) == 2 * (pointer + entry)

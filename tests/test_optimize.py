@@ -9,7 +9,7 @@ from compiling import CODEC, EXAMPLES, PROGRAM, SECONDPASS, clang, example_id, n
 
 from secondpass.engines.onnx import OnnxEngine
 from secondpass.errors import InputError
-from secondpass.llvm import elf
+from secondpass.llvm import objects
 from secondpass.llvm.module import Module
 from secondpass.llvm.sandbox import Sandbox
 from secondpass.optimize import optimize
@@ -32,7 +32,7 @@ def sandbox():
 def oz_by_clang(path):
     """Instructions and bytes of what `clang -Oz` makes of a file."""
     with Module.parse(clang("-Oz", "-emit-llvm", "-c", "-o", "-", path)) as module:
-        return module.instruction_count, elf.code_size(clang("-Oz", "-c", "-o", "-", path))
+        return module.instruction_count, objects.code_size(clang("-Oz", "-c", "-o", "-", path))
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=example_id)

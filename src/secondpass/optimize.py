@@ -23,10 +23,10 @@ from secondpass.by_function import by_function
 from secondpass.engines.base import Engine
 from secondpass.errors import InputError, LLVMError, PromptTooLong
 from secondpass.frontend import is_source, read_ir
-from secondpass.llvm.elf import Beside
 from secondpass.llvm.jobs import Job, Outcome
 from secondpass.llvm.library import load
 from secondpass.llvm.module import FunctionSize, Module
+from secondpass.llvm.objects import Beside
 from secondpass.llvm.passes import PassList
 from secondpass.llvm.sandbox import Sandbox
 from secondpass.progress import Progress

@@ -12,8 +12,8 @@ from rich.table import Table
 from secondpass import __version__
 from secondpass.driver.summary import Summary, change
 from secondpass.explain import Explanation
-from secondpass.llvm.elf import Beside
 from secondpass.llvm.library import Library
+from secondpass.llvm.objects import Beside
 from secondpass.llvm.passes import PassList
 from secondpass.llvm.vocabulary import EXCLUDED, VOCABULARY
 from secondpass.optimize import FunctionResult, Result, Size

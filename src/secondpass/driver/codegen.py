@@ -17,7 +17,7 @@ from importlib import resources
 from itertools import pairwise
 
 from secondpass.errors import ToolchainError
-from secondpass.llvm import elf
+from secondpass.llvm import objects
 
 _OUTLINER = "enable-machine-outliner"
 _UNKNOWN = re.compile(r"Unknown command line argument '-+([^'=]+)")
@@ -43,7 +43,7 @@ class Generated:
     @property
     def text(self) -> int:
         """Its bytes of text."""
-        return elf.text_size(self.image)
+        return objects.text_size(self.image)
 
 
 class UnknownOptionsError(ToolchainError):
@@ -97,7 +97,7 @@ def smallest(
     """
     left_out = {_name(word) for before, word in pairwise(given) if before == "-mllvm"}
     best = Generated(generate(()), ())
-    if elf.has_placed_code(best.image):  # what is outlined would be elsewhere
+    if objects.has_placed_code(best.image):  # what is outlined would be elsewhere
         sets = [options for options in sets if not any(_name(it) == _OUTLINER for it in options)]
     tried: set[Options] = {()}
     while sets := [it for it in dict.fromkeys(_without(options, left_out) for options in sets) if it not in tried]:

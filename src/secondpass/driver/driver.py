@@ -245,11 +245,11 @@ class _Build:
     def _improved(self, source: Source, theirs: bytes) -> _Made:
         """Our object where it is smaller than clang's, or else clang's."""
         from secondpass.driver.smaller import apart, sizes, smaller
-        from secondpass.llvm import elf
+        from secondpass.llvm import objects
 
         record = Record(source="", effort=self._effort)
         try:
-            before = elf.text_size(theirs)
+            before = objects.text_size(theirs)
             record = replace(record, before=before, after=before, functions=sizes(theirs, theirs))
             if not record.functions:
                 return _Made(theirs, record, final=True)
@@ -257,8 +257,8 @@ class _Build:
             asked = self._compiler.command, options, source.word, source.language, self._effort, self._folder
             made = apart(partial(smaller, *asked, codegen=self._codegen))
             record = replace(record, note=made.note)
-            after = elf.text_size(made.image)
-            sizes_of = elf.loaded_size, elf.written_size
+            after = objects.text_size(made.image)
+            sizes_of = objects.loaded_size, objects.written_size
             if after < before and all(size(made.image) <= size(theirs) for size in sizes_of):
                 functions = sizes(theirs, made.image)
                 record = replace(record, after=after, functions=functions, codegen=made.options)

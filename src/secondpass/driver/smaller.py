@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from secondpass.driver.codegen import Options, refusal, shipped, smallest, words_of
 from secondpass.effort import effort
 from secondpass.errors import SandboxError
-from secondpass.llvm import elf
+from secondpass.llvm import objects
 from secondpass.prompt import Objective
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def _send(connection: Connection, work: Callable[[], Smaller]) -> None:
 
 def sizes(before: bytes, after: bytes) -> dict[str, tuple[int, int]]:
     """Bytes of every function in two objects, by name; 0 where it is not there."""
-    old, new = elf.function_sizes(before), elf.function_sizes(after)
+    old, new = objects.function_sizes(before), objects.function_sizes(after)
     return {name: (old.get(name, 0), new.get(name, 0)) for name in sorted({*old, *new})}
 
 

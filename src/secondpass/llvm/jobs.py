@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
-from secondpass.llvm.elf import Beside
 from secondpass.llvm.module import FunctionSize
+from secondpass.llvm.objects import Beside
 
 Work = Callable[[bytes, str], "Outcome"]
 """What a job does of its own: module and item in, outcome out."""

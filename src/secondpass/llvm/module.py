@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import Literal, Self
 
 from secondpass.errors import LLVMError
-from secondpass.llvm import capi, elf
+from secondpass.llvm import capi, objects
 from secondpass.llvm.library import Library, load
 from secondpass.llvm.passes import PassList
 
@@ -204,22 +204,22 @@ class Module:
 
     @property
     def native_size(self) -> int:
-        """Bytes of code and data of the object this module becomes (`elf.code_size`).
+        """Bytes of code and data of the object this module becomes (`objects.code_size`).
 
         Raises:
             LLVMError: as `emit`; or the target is not ELF.
         """
-        return elf.code_size(self.emit("obj"))
+        return objects.code_size(self.emit("obj"))
 
-    def native_sizes(self) -> tuple[int, elf.Beside, tuple[FunctionSize, ...]]:
+    def native_sizes(self) -> tuple[int, objects.Beside, tuple[FunctionSize, ...]]:
         """`native_size`, what the object has beside that, and the defined functions with the bytes each became.
 
         A function's bytes are None where it has no symbol of its own in the object.
         """
         image = self.emit("obj")
-        sizes = elf.function_sizes(image)
+        sizes = objects.function_sizes(image)
         functions = tuple(FunctionSize(it.name, it.instructions, sizes.get(it.name)) for it in self.functions())
-        return elf.code_size(image), elf.beside(image), functions
+        return objects.code_size(image), objects.beside(image), functions
 
     # What can be done to it
 
