@@ -34,6 +34,8 @@ from secondpass.llvm.toolchain import find_clang
 BIN = Path(sys.executable).parent
 SYSTEM = "-rtlib=libgcc -unwindlib=libgcc -stdlib=libstdc++ -fuse-ld=bfd"
 RUNTIME = f"--start-no-unused-arguments {SYSTEM} --end-no-unused-arguments"
+OTHER = "/usr/lib/llvm-19"
+"""Debian's LLVM, which has all targets."""
 
 
 @dataclass(frozen=True)
@@ -43,18 +45,16 @@ class Flavour:
     flags: str
     link: str = ""
     target: str = ""
-    """Built for by Debian's clang, which has all targets; empty for the bundled clang and this machine."""
+    """Of the other LLVM; empty for the bundled clang and this machine."""
 
     def compilers(self, setting: str) -> dict[str, str]:
         """The variables that name the compilers."""
-        if self.target:
-            clang, cxx, options = "clang-19", "clang++-19", f"--target={self.target}"
-        else:
-            clang, cxx, options = str(find_clang()), f"{find_clang()}++", RUNTIME
-        if setting == BASELINE:
-            return {"CC": f"{clang} {options}", "CXX": f"{cxx} {options}"}
-        real, real_cxx = (f" --real-cc {it} {options}" if self.target else "" for it in (clang, cxx))
-        return {"CC": f"{BIN}/secondpass cc{real}", "CXX": f"{BIN}/secondpass c++{real_cxx}"}
+        options = f"--target={self.target}" if self.target else RUNTIME
+        if setting != BASELINE:
+            ours = f" {options}" if self.target else ""
+            return {"CC": f"{BIN}/secondpass cc{ours}", "CXX": f"{BIN}/secondpass c++{ours}"}
+        clang = f"{OTHER}/bin/clang" if self.target else str(find_clang())
+        return {"CC": f"{clang} {options}", "CXX": f"{clang}++ {options}"}
 
     def environment(self) -> dict[str, str]:
         """What else a build and its tests have to know."""
@@ -64,7 +64,7 @@ class Flavour:
             "CROSS": f"--host={self.target}",
             "CHOST": self.target,
             "QEMU_LD_PREFIX": f"/usr/{self.target}",
-            "SECONDPASS_LLVM": "/usr/lib/x86_64-linux-gnu/libLLVM.so.19.1",
+            "SECONDPASS_LLVM": OTHER,
         }
 
 

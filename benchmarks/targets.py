@@ -18,7 +18,7 @@ from secondpass.errors import run_script
 from secondpass.llvm import objects
 
 CODEC = Path(__file__).parent.parent / "examples" / "codec.c"
-CLANG, LIBRARY = "clang-19", "/usr/lib/x86_64-linux-gnu/libLLVM.so.19.1"
+LLVM = "/usr/lib/llvm-19"
 TARGETS = {
     "ARM Cortex-M0": "--target=thumbv6m-none-eabi -mcpu=cortex-m0",
     "ARM Cortex-M4": "--target=thumbv7em-none-eabi -mcpu=cortex-m4",
@@ -41,12 +41,11 @@ def main() -> int:
     print(f"|---|---|---:|{'---:|---:|' * len(options.efforts)}")
     for name, target in TARGETS.items():
         words = [*target.split(), "-ffreestanding", "-Oz", "-c", str(options.source)]
-        base = text_size([CLANG, *words], {})
+        base = text_size([f"{LLVM}/bin/clang", *words], {})
         print(f"| {name} | `{target}` | {base:,} |", end="", flush=True)
         for effort in options.efforts:
-            driver = [sys.executable, "-m", "secondpass", "cc", "--real-cc", CLANG]
-            settings = {"SECONDPASS_EFFORT": effort, "SECONDPASS_LLVM": LIBRARY, "SECONDPASS_CACHE_SIZE": "0"}
-            made = text_size([*driver, *words], settings)
+            settings = {"SECONDPASS_EFFORT": effort, "SECONDPASS_LLVM": LLVM, "SECONDPASS_CACHE_SIZE": "0"}
+            made = text_size([sys.executable, "-m", "secondpass", "cc", *words], settings)
             print(f" {made:,} | {made / base - 1:+.1%} |", end="", flush=True)
         print()
     return 0

@@ -8,11 +8,14 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
 from compiling import ROOT
 
+from secondpass.errors import ToolchainError
+from secondpass.llvm.toolchain import find_toolchain
 from secondpass.llvm.vocabulary import VOCABULARY
 
 DEBIAN = Path("/usr/lib/x86_64-linux-gnu")
@@ -260,6 +263,20 @@ def test_a_file_that_is_no_library_is_refused_by_name(tmp_path):
 
 def test_a_prefix_without_a_library_is_refused_by_name(tmp_path):
     assert load_error(tmp_path).startswith(f"SECONDPASS_LLVM={tmp_path}: no libLLVM there; name the shared library")
+
+
+def test_the_library_beside_debians_prefix_is_found_and_no_plug_in_is_taken_for_it(tmp_path, monkeypatch):
+    prefix, beside = tmp_path / "llvm-19", tmp_path / sysconfig.get_config_var("MULTIARCH")
+    (prefix / "lib").mkdir(parents=True)
+    (prefix / "lib" / "LLVMPolly.so").touch()
+    beside.mkdir()
+    (beside / "libLLVM-18.so").touch()
+    monkeypatch.setenv("SECONDPASS_LLVM", str(prefix))
+    with pytest.raises(ToolchainError, match="no libLLVM there"):
+        find_toolchain()
+    (beside / "libLLVM-19.so").touch()
+    found = find_toolchain()
+    assert (found.library, found.prefix) == (beside / "libLLVM-19.so", prefix)
 
 
 def load_error(path):

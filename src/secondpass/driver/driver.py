@@ -114,26 +114,30 @@ def _compiler(language: str, words: Sequence[str]) -> tuple[_Compiler, list[str]
     if words and _A_COMPILER.search(words[0]) and os.access(words[0], os.X_OK) and Path(words[0]).is_file():
         return _named(words[0]), words[1:]  # a launcher's words begin with the compiler
     named = os.environ.get(REAL_CXX if language == "c++" else REAL)
-    return (_named(named) if named else _bundled(language)), words
+    return (_named(named) if named else _usual(language)), words
 
 
 def _named(path: str) -> _Compiler:
     return _Compiler((path,), "clang" in Path(path).name or "clang" in Path(path).resolve().name)
 
 
-def _bundled(language: str) -> _Compiler:
-    """The clang that comes along, with the system's linker and run-time libraries: its own linker knows fewer options,
-    and its own libraries would be missing where programs run.
+def _usual(language: str) -> _Compiler:
+    """The clang of the LLVM in force. The one that comes along links by the system's linker, with the system's run-time
+    libraries: its own linker knows fewer options, and its own libraries would be missing where programs run.
     """
-    from secondpass.llvm.toolchain import find_clang
+    from secondpass.llvm.toolchain import find_clang, find_toolchain
 
-    clang = find_clang()
+    toolchain = find_toolchain()
+    clang = find_clang(toolchain)
+    if not toolchain.bundled:
+        named = clang.name.replace("clang", "clang++", 1) if language == "c++" else clang.name
+        return _Compiler((str(clang.with_name(named)),), is_clang=True)
+    name = str(clang.with_name("clang++")) if language == "c++" else str(clang)
     runtime = ["-rtlib=libgcc", "-unwindlib=libgcc"]
     if any(Path("/usr/include/c++").glob("*/vector")):
         runtime.append("-stdlib=libstdc++")
     if Path("/usr/bin/ld.bfd").exists():
         runtime.append("-fuse-ld=bfd")
-    name = str(clang.with_name("clang++")) if language == "c++" else str(clang)
     return _Compiler((name, "--start-no-unused-arguments", *runtime, "--end-no-unused-arguments"), is_clang=True)
 
 

@@ -27,7 +27,10 @@ LLVM_VARIABLE = "SECONDPASS_LLVM"
 CLANG_VARIABLE = "SECONDPASS_CLANG"
 SUPPORTED_MAJORS = range(17, 24)
 
-_LIBRARY = re.compile(r"(lib)?LLVM[-.\w]*\.(so[.\d]*|dylib|dll)$")
+_LIBRARY = re.compile(r"(lib)?LLVM([-.][-.\w]*)?\.(so[.\d]*|dylib|dll)$")
+"""`LLVMPolly.so`, `LLVMgold.so` and others of such names are plug-ins."""
+_DEBIANS = re.compile(r"llvm-(\d+)")
+"""Debian's prefix of an LLVM, `/usr/lib/llvm-19`; its library lies beside it, in the folder of the architecture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +124,11 @@ def _library_under(prefix: Path) -> Path | None:
             names = [path for path in directory.iterdir() if _LIBRARY.fullmatch(path.name) and path.is_file()]
             if names:
                 return min(names, key=lambda path: (path.is_symlink(), len(path.name), path.name))
-    return None
+    found = _DEBIANS.fullmatch(prefix.name)
+    if found is None:
+        return None
+    beside = prefix.parent / (sysconfig.get_config_var("MULTIARCH") or "") / f"libLLVM-{found[1]}.so"
+    return beside if beside.is_file() else None
 
 
 def _wheel_prefixes(distribution: str) -> Iterator[Path]:
