@@ -1,5 +1,6 @@
 """A list for each function: smaller than any list for the whole module, and the program still does what it did."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -37,12 +38,12 @@ def at_oz(text, sandbox):
     return outcome
 
 
-def assembled(text, lists, sandbox, objective=Objective.BYTES, is_over=lambda: False):
+def assembled(text, lists, sandbox, objective=Objective.BYTES, left=lambda: math.inf):
     with Module.parse(text) as module:
         names, bitcode = [it.name for it in module.functions()], module.to_bitcode()
     kept = {it.name for it in at_oz(text, sandbox).functions}
     choices = dict.fromkeys(names, lists)
-    return by_function(bitcode, choices, kept, objective, sandbox, lambda made: True, is_over, lambda done, total: None)
+    return by_function(bitcode, choices, kept, objective, sandbox, lambda made: True, left, lambda done, total: None)
 
 
 def object_file(made, path: Path) -> Path:
@@ -86,11 +87,42 @@ def test_debug_information_changes_no_choice(sandbox):
 
 def test_when_the_time_is_over_the_others_get_their_first_list(sandbox):
     lists = [OZ, PassList.of("sroa")]
-    times = iter([False] * 8)  # at the start, then for one function after the other
-    made = assembled(unoptimised(CODEC), lists[::-1], sandbox, is_over=lambda: next(times, True))
-    assert OZ in made.lists.values()
+    seconds = iter([60.0] * 8)  # at the start, then for one function after the other
+    made = assembled(unoptimised(CODEC), lists[::-1], sandbox, left=lambda: next(seconds, 0.0))
+    assert OZ in made.lists.values() and made.untried
     assert list(made.lists.values()).count(lists[1]) > len(made.lists) / 2
-    assert assembled(unoptimised(CODEC), lists, sandbox, is_over=lambda: True) is None
+    assert assembled(unoptimised(CODEC), lists, sandbox, left=lambda: 0.0) is None
+
+
+class Slow:
+    """A sandbox in which a list takes a second for each thousand bytes, by a clock of its own."""
+
+    def __init__(self, sandbox):
+        self.sandbox, self.seconds, self.lists = sandbox, 0.0, {}
+
+    def compile(self, job):
+        return self.sandbox.compile(job)
+
+    def run(self, jobs):
+        for job, outcomes in self.sandbox.run(jobs):
+            self.lists.setdefault(job.name, len(job.lists))  # when the best is made again, it is one
+            self.seconds += len(outcomes) * len(job.module) / 1000
+            yield job, outcomes
+
+
+def test_where_there_is_no_time_for_all_lists_every_function_has_as_many(sandbox):
+    lists = [OZ, *coreset(Objective.BYTES, 19)]
+    slow = Slow(sandbox)
+    made = assembled(unoptimised(CODEC), lists, slow)
+    assert made.untried == 0 and set(slow.lists.values()) == {20}
+    needed, slow = slow.seconds, Slow(sandbox)
+    half = assembled(unoptimised(CODEC), lists, slow, left=lambda: needed / 2 - slow.seconds)
+    assert half.untried == sum(20 - it for it in slow.lists.values())
+    assert slow.seconds < 0.6 * needed
+    later = [slow.lists[name] for name in half.lists][10:]
+    assert 5 <= min(later) <= max(later) <= 15
+    oz = at_oz(unoptimised(CODEC), sandbox).bytes
+    assert made.outcome.bytes <= half.outcome.bytes < oz - 0.5 * (oz - made.outcome.bytes)
 
 
 def test_with_oz_alone_it_is_what_oz_makes_of_the_module(sandbox):

@@ -6,6 +6,7 @@ kept; then the parts are put together, and a few lists that need to see the whol
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
@@ -27,6 +28,8 @@ _LAST = (
 """Tried on the whole module at last: what is local to it and used no more, equal constants, equal functions, arguments
 that are the same in all calls. The first makes constants of variables that are never written, and a program is the
 better for it at the same size."""
+_RESERVE = 0.1
+"""The share of the time for what follows the choice: putting the parts together, the last lists."""
 _TABLES = "globalopt", "rel-lookup-table-converter"
 """What -Oz does to tables of addresses in position-independent code: an entry becomes a distance, of half the bytes and
 without a relocation. Lists leave that to code generation, as the vocabulary says."""
@@ -40,11 +43,13 @@ class Assembled:
         outcome: its sizes, its functions' and its bitcode.
         lists: what ran on each function while it was apart.
         last: what ran on the whole module then.
+        untried: lists of functions that there was no time for.
     """
 
     outcome: Outcome
     lists: Mapping[str, PassList]
     last: PassList
+    untried: int = 0
 
 
 def by_function(
@@ -54,7 +59,7 @@ def by_function(
     objective: Objective,
     sandbox: Sandbox,
     links: Callable[[Outcome], bool],
-    is_over: Callable[[], bool],
+    left: Callable[[], float],
     report: Callable[[int, int], None],
 ) -> Assembled | None:
     """Choose a list for each function of a module.
@@ -67,7 +72,8 @@ def by_function(
         objective: what to make small.
         sandbox: where lists run.
         links: whether a whole module asks the linker for no more than -Oz's does.
-        is_over: whether the time is over. Then the functions that are left get the first of their lists.
+        left: seconds; where they do not suffice for all lists, every function has the first of its own, as many as
+            there is time for.
         report: told the functions done and in all.
 
     Returns:
@@ -76,9 +82,11 @@ def by_function(
     Raises:
         LLVMError: the module cannot be taken apart; the message says why.
     """
-    if is_over():
+    if left() <= 0:
         return None
     with Module.parse(bitcode) as module, Parts(module) as parts:
+        sizes = {it.name: it.instructions for it in module.functions()}
+        pace = _Pace({name: sizes[name] for name in parts.names}, lists, left)
         chosen: dict[str, PassList] = {}
         dropped = parts.names - kept
         total = sum(map(len, parts.levels))
@@ -87,7 +95,7 @@ def by_function(
             # All before any is replaced: the order in a level cannot matter.
             counted = {name: parts.source(name, dropped) for name in level}
             sources = {name: parts.source(name) for name in level}
-            best = _best(counted, lists, objective, sandbox, is_over)
+            best = _best(counted, lists, objective, sandbox, pace)
             again = (Job(sources[name], (_cleaned(it),), name, keep=True) for name, it in best.items())
             for job, (outcome,) in sandbox.run(again):
                 if outcome.bitcode:
@@ -97,11 +105,11 @@ def by_function(
         complete = parts.is_complete
         with parts.assemble() as whole:
             versions = [whole.to_bitcode(), *_with_distances(whole)]
-    last = _LAST[: 1 if is_over() else None]
+    last = _LAST[: 1 if left() <= 0 else None]
     if not complete:  # what stayed in the whole module has had no list yet
         last = tuple(PassList.of(load().oz_pipeline) + it for it in last)
     found = _smallest(versions, last, objective, sandbox, links)
-    return Assembled(found[0], chosen, found[1]) if found else None
+    return Assembled(found[0], chosen, found[1], pace.untried) if found else None
 
 
 def _with_distances(module: Module) -> Iterator[bytes]:
@@ -114,21 +122,64 @@ def _with_distances(module: Module) -> Iterator[bytes]:
         yield module.to_bitcode()
 
 
+class _Pace:
+    """How many of their lists there is time to try on the functions that wait.
+
+    What was tried tells how long a list takes for an instruction. The functions that come last, the callers, are often
+    the largest: were all lists tried on the first, most of the time, and of the gain, would be lost to them.
+
+    Args:
+        sizes: of the functions, in instructions.
+        lists: of each function.
+        left: seconds.
+    """
+
+    def __init__(
+        self, sizes: Mapping[str, int], lists: Mapping[str, Sequence[PassList]], left: Callable[[], float]
+    ) -> None:
+        self._sizes, self._lists, self._left = sizes, lists, left
+        self._all, self._done = left(), 0
+        self._waiting = sum(size * len(lists.get(name, ())) for name, size in sizes.items())
+        self.untried = 0
+        """Lists that were cut off."""
+
+    def lists(self, name: str) -> Sequence[PassList]:
+        """The lists to try on a function, which waits no more: at least the first."""
+        lists = self._lists.get(name, ())
+        kept = lists[: max(1, round(self._share() * len(lists)))]
+        self._waiting -= self._sizes[name] * len(lists)
+        self.untried += len(lists) - len(kept)
+        return kept
+
+    def tried(self, name: str, count: int) -> None:
+        """Count lists of a function as done."""
+        self._done += self._sizes[name] * count
+
+    def _share(self) -> float:
+        left = self._left()
+        usable, spent = left - _RESERVE * self._all, self._all - left
+        if usable <= 0:
+            return 0.0
+        if math.isinf(left) or not self._done or spent <= 0:
+            return 1.0
+        return min(1.0, usable * self._done / (spent * max(1, self._waiting)))
+
+
 def _best(
     sources: Mapping[str, bytes],
     lists: Mapping[str, Sequence[PassList]],
     objective: Objective,
     sandbox: Sandbox,
-    is_over: Callable[[], bool],
+    pace: _Pace,
 ) -> dict[str, PassList]:
     """The best list of each function; nothing for one that no list compiles."""
 
     def job_of(name: str, source: bytes) -> Job:
-        tried = lists.get(name, ())[: 1 if is_over() else None]
-        return Job(source, tuple(map(_cleaned, tried)), name, bytes=objective is Objective.BYTES)
+        return Job(source, tuple(map(_cleaned, pace.lists(name))), name, bytes=objective is Objective.BYTES)
 
     best: dict[str, PassList] = {}
     for job, outcomes in sandbox.run(job_of(*it) for it in sources.items()):
+        pace.tried(job.name, len(outcomes))
         sizes = ((_size(it, objective), index) for index, it in enumerate(outcomes) if it.ok)
         least = min(sizes, default=None)
         if least is not None:

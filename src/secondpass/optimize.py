@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import groupby, takewhile
+from itertools import chain, groupby, takewhile, zip_longest
 from pathlib import Path
 
 from secondpass import ir
@@ -39,7 +39,7 @@ _LARGE = 20_000
 """Instructions of a large module."""
 _WHOLE = 20
 """Lists of answers that are tried on the whole module: each compiles every function, and functions get theirs later."""
-_MODEL, _MODULE = 0.5, 0.7
+_MODEL, _MODULE = 0.4, 0.55
 """Shares of the time after which no function is asked about any more, and no list tried on the whole module."""
 
 
@@ -181,8 +181,8 @@ def optimize(
         coreset: lists to try on the module besides the model's.
         flags: for clang, with C and C++ inputs.
         marked: whether IR has its functions marked for size, as clang -Oz does it; else they are marked here.
-        seconds: after these nothing is tried any more but -Oz, and the result's note says so. The model has half of
-            them, the rest is for choosing.
+        seconds: after these nothing is tried any more but -Oz, and the result's note says so. The model has two fifths
+            of them, the rest is for choosing.
         progress: told how far the work is.
 
     Raises:
@@ -208,17 +208,18 @@ def optimize(
     best, winner = _best(candidates, source, oz, objective, sandbox, links, clock, report)
     clock.lap("compile")
     apart: Mapping[str, PassList] = {}
-    note = ""
+    note, untried = "", 0
     try:
         lists = {name: _lists(about, winner.passes, coreset) for name, about in asked.items()}
         progressed = partial(report, "choosing a list for each function")
         kept = {it.name for it in oz.functions}
-        made = by_function(source.bitcode or b"", lists, kept, objective, sandbox, links, clock.is_over, progressed)
+        made = by_function(source.bitcode or b"", lists, kept, objective, sandbox, links, clock.left, progressed)
+        untried = made.untried if made else 0
         if made and _rank(made.outcome, objective) < _rank(best, objective):
             best, winner, apart = made.outcome, _Candidate(made.last, "a list for each function, then"), made.lists
     except LLVMError as error:
         note = f"no function has a list of its own: {error}"
-    if clock.is_over():
+    if untried or clock.is_over():
         note = f"{note or 'some lists were not tried'}; the time of {seconds:g} s was over"
     clock.lap("functions")
     return Result(
@@ -249,9 +250,13 @@ class _Clock:
         self._limit = limit
         self._laps: dict[str, float] = {}
 
+    def left(self, share: float = 1.0) -> float:
+        """Seconds, of a share of the time."""
+        return self._started + share * self._limit - time.perf_counter()
+
     def is_over(self, share: float = 1.0) -> bool:
         """Whether a share of the time is."""
-        return time.perf_counter() > self._started + share * self._limit
+        return self.left(share) < 0
 
     def lap(self, name: str) -> None:
         now = time.perf_counter()
@@ -405,9 +410,13 @@ def _best(
 
 
 def _lists(about: _Asked, best: PassList, coreset: Sequence[PassList]) -> list[PassList]:
-    """What to try on one function: -Oz, what the model said of it, the module's best list, the coreset."""
-    said = (passes for passes, _, _ in about.answered())
-    return list(dict.fromkeys((PassList.of(load().oz_pipeline), *said, best, *coreset)))
+    """What to try on one function: -Oz, the module's best list, what the model said of it and the coreset.
+
+    These two take turns, as there may be time for the first lists alone.
+    """
+    said = [passes for passes, _, _ in about.answered()]
+    both = chain.from_iterable(zip_longest(said, coreset))
+    return [it for it in dict.fromkeys((PassList.of(load().oz_pipeline), best, *both)) if it is not None]
 
 
 def _chunks(candidates: list[_Candidate], size: int) -> Iterator[tuple[int, list[_Candidate]]]:
