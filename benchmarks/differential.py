@@ -61,7 +61,7 @@ def main() -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     if options.codegen:
         return 1 if differing_codegen(options.out, options.seed, options.programs) else 0
-    ran, differences = 0, 0
+    ran, differences, done = 0, 0, 0
     engine = OnnxEngine.load(words=[entry.text for entry in load().vocabulary()], threads=1)
     known = {it: winners(it) for it in Objective}
     with Sandbox() as sandbox, ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -94,15 +94,16 @@ def main() -> int:
             for passes in shortest_causes(sandbox, program, wrong):
                 differences += 1
                 print(f"program {program.seed}: {passes}", flush=True)
-            print(f"{number + 1} programs, {ran} distinct results, {differences} differ", flush=True)
+            done += 1
+            print(f"{done} programs, {ran} distinct results, {differences} differ", flush=True)
     return 1 if differences else 0
 
 
 def differing_codegen(folder: Path, seed: int, programs: int) -> int:
     """How many builds of -Oz's code with a set of options print something else."""
-    ran, differences = 0, 0
+    ran, differences, done = 0, 0, 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for number, program in usable_programs(folder, seed, programs):
+        for _, program in usable_programs(folder, seed, programs):
             with Module.parse(program.bitcode) as module:
                 module.run(OZ)
                 bitcode = module.to_bitcode()
@@ -110,7 +111,8 @@ def differing_codegen(folder: Path, seed: int, programs: int) -> int:
             for codegen in differing_sets(program, bitcode, shipped(), pool):
                 differences += 1
                 print(f"program {program.seed}, -Oz with {' '.join(codegen)}", flush=True)
-            print(f"{number + 1} programs, {ran} builds, {differences} differ", flush=True)
+            done += 1
+            print(f"{done} programs, {ran} builds, {differences} differ", flush=True)
     return differences
 
 
