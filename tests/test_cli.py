@@ -172,6 +172,7 @@ def test_doctor_says_whether_the_clang_of_builds_fits_the_library(tmp_path):
     for name, said, mend in (
         ("clang", "clang version 16.0.6", "set SECONDPASS_LLVM to this clang's"),
         ("gcc", "gcc (Debian) 12.2.0", "is no clang"),
+        ("armcc", f"clang version {load().major}.1.4", "is no clang by its name"),
     ):
         compiler = tmp_path / name
         compiler.write_text(f"#!/bin/sh\necho '{said}'\n")

@@ -22,12 +22,19 @@ def codec(tmp_path_factory):
 
 
 @pytest.fixture
+def modules(codec):
+    """The one module that most tests are about."""
+    return [codec.read_bytes()]
+
+
+@pytest.fixture
 def generate(codec):
-    """Makes the object, and remembers what it was asked for."""
+    """Makes the object, and remembers with which options it was asked for."""
     asked = []
 
-    def generate(options):
+    def generate(module, options):
         asked.append(options)
+        codec.write_bytes(module)
         made = codec.with_suffix(".o")
         command = [find_clang(), "-Oz", "-c", *words_of(options), codec, "-o", made]
         run = subprocess.run(command, capture_output=True, check=False)
@@ -39,44 +46,67 @@ def generate(codec):
     return generate
 
 
-def test_the_smallest_object_is_taken_with_its_options(generate):
-    plain = smallest(generate, [])
+def test_the_smallest_object_is_taken_with_its_options(generate, modules):
+    plain = smallest(generate, modules, [])
     assert plain.options == () and plain.text == objects.text_size(plain.image)
-    made = smallest(generate, [LARGER, SMALLER, LARGER])
+    made = smallest(generate, modules, [LARGER, SMALLER, LARGER])
     assert made.options == SMALLER and made.text < plain.text
     assert generate.asked == [(), (), LARGER, SMALLER]  # the same set once
 
 
-def test_an_option_that_clang_does_not_know_is_left_out_of_all_sets(generate):
+def test_an_option_that_clang_does_not_know_is_left_out_of_all_sets(generate, modules):
     unknown = "-no-such-option=2", "-nor-this"
-    made = smallest(generate, [unknown[:1], (unknown[0], *SMALLER, unknown[1]), (*LARGER, unknown[1])])
+    made = smallest(generate, modules, [unknown[:1], (unknown[0], *SMALLER, unknown[1]), (*LARGER, unknown[1])])
     assert made.options == SMALLER
     assert generate.asked == [(), unknown[:1], (*SMALLER, unknown[1]), SMALLER, LARGER]
 
 
-def test_a_set_that_clang_cannot_do_is_passed_over(generate):
-    made = smallest(generate, [("-split-spill-mode=nonsense",), SMALLER])
+def test_a_set_that_clang_cannot_do_is_passed_over(generate, modules):
+    made = smallest(generate, modules, [("-split-spill-mode=nonsense",), SMALLER])
     assert made.options == SMALLER
     with pytest.raises(ToolchainError, match=r"step of ours: .*Cannot find option named 'nonsense'"):
-        generate(("-split-spill-mode=nonsense",))
+        generate(modules[0], ("-split-spill-mode=nonsense",))
 
 
-def test_what_the_command_line_sets_stays(generate):
-    made = smallest(generate, [("-regalloc=basic", *SMALLER)], ["-mllvm", "-regalloc=greedy", "-g"])
+def test_what_the_command_line_sets_stays(generate, modules):
+    made = smallest(generate, modules, [("-regalloc=basic", *SMALLER)], ["-mllvm", "-regalloc=greedy", "-g"])
     assert made.options == SMALLER
 
 
-def test_nothing_is_tried_when_the_time_is_over(generate):
-    made = smallest(generate, [SMALLER, LARGER], is_over=lambda: True)
+def test_nothing_is_tried_when_the_time_is_over(generate, modules):
+    made = smallest(generate, modules, [SMALLER, LARGER], is_over=lambda: True)
     assert (made.options, made.untried) == ((), 2)
     assert generate.asked == [()]
     times = iter([False, True])
-    made = smallest(generate, [SMALLER, LARGER], is_over=lambda: next(times))
+    made = smallest(generate, modules, [SMALLER, LARGER], is_over=lambda: next(times))
     assert (made.options, made.untried) == (SMALLER, 1)
 
 
-def test_the_bundled_clang_takes_what_ships(generate):
-    assert generate(())
+def test_the_first_set_chooses_the_module_for_the_others():
+    sizes = {"a": (20, 18, 15), "b": (21, 10, 12), "c": (22, 16, 9)}
+    asked = []
+
+    def generate(module, options):
+        asked.append((module, options))
+        return object_of(sizes[module][len(options)])
+
+    made = smallest(generate, ["a", "b", "c"], [("-x",), ("-x", "-y")])
+    assert (made.text, made.options) == (10, ("-x",))
+    assert asked == [("a", ()), *((it, ("-x",)) for it in "abc"), ("b", ("-x", "-y"))]
+    made = smallest(generate, ["a", "b", "c"], [("-x",)], fits=lambda image: objects.text_size(image) != 10)
+    assert made.text == 16
+    made = smallest(generate, ["a"], [], fits=lambda _: False)
+    assert made.text == 20
+
+
+def object_of(size):
+    """An object with so many bytes of text."""
+    command = [find_clang(), "-c", "-x", "assembler", "-", "-o", "-"]
+    return subprocess.run(command, input=f".zero {size}".encode(), capture_output=True, check=True).stdout
+
+
+def test_the_bundled_clang_takes_what_ships(generate, modules):
+    assert generate(modules[0], ())
     for options in shipped():
         assert len(set(options)) == len(options) > 0
-        assert generate(options)  # an option that is not known raises
+        assert generate(modules[0], options)  # an option that is not known raises

@@ -121,6 +121,16 @@ def test_preprocessed_sources_are_told_apart(build, driver, suffix):
         assert name in found
 
 
+def test_a_configuration_file_that_changes_is_not_taken_from_the_cache(build):
+    build.write("a.c", SMALL)
+    images = []
+    for option in ("-ffunction-sections", "-fdata-sections"):
+        build.write("a.cfg", option)
+        assert build.run("--config=./a.cfg", "-Oz", "-c", "a.c").returncode == 0
+        images.append((build.folder / "a.o").read_bytes())
+    assert b".text.twice" in images[0] and b".text.twice" not in images[1]
+
+
 def test_what_the_assembler_reads_is_not_taken_from_the_cache(build):
     build.write(
         "blob.c",
@@ -484,6 +494,21 @@ def test_code_for_another_machine_is_made_smaller(build, target, place, mark):
 
 
 @needs_other_clang
+def test_no_helper_is_called_that_clangs_object_does_not_call(build):
+    build.write(
+        "a.c",
+        "unsigned divided(unsigned a, unsigned b);\n"
+        "unsigned split(unsigned a, unsigned b, unsigned *rest) { *rest = a - a / b * b; return a / b; }\n"
+        "int same(int x) { int y = x; return y + y; }\n",
+    )
+    words = "--target=thumbv6m-none-eabi", "-ffreestanding", "-Oz", "-c", "a.c"
+    assert build.run(*words, SECONDPASS_LLVM=str(OTHER_LLVM)).returncode == 0
+    subprocess.run([OTHER_CLANG, *words, "-o", "oz.o"], cwd=build.folder, check=True)
+    ours, theirs = ((build.folder / name).read_bytes() for name in ("a.o", "oz.o"))
+    assert objects.undefined(ours) <= objects.undefined(theirs) == {"__aeabi_uidiv"}
+
+
+@needs_other_clang
 def test_sizes_of_a_webassembly_object_are_those_of_llvms_tools(build):
     source = (
         "extern int far(int); extern int there[]; const int table[] = {1, 2, 3}; int data[2] = {7}, zero[9];"
@@ -503,6 +528,7 @@ def test_sizes_of_a_webassembly_object_are_those_of_llvms_tools(build):
     assert objects.written_size(image) == written
     sizes = objects.function_sizes(image)
     assert list(sizes) == ["one", "two", "three"]
+    assert objects.undefined(image) == {"far"}
     assert sum(sizes.values()) + 3 < text <= sum(sizes.values()) + 10  # a number before each, and one before all
 
 

@@ -30,6 +30,10 @@ that are the same in all calls. The first makes constants of variables that are 
 better for it at the same size."""
 _RESERVE = 0.1
 """The share of the time for what follows the choice: putting the parts together, the last lists."""
+_TOLD = 0.1
+"""The share of the time in which all lists are tried, until what was tried tells something."""
+_FIXED = 150
+"""What a list costs on any function, in instructions: a fresh copy, the object."""
 _TABLES = "globalopt", "rel-lookup-table-converter"
 """What -Oz does to tables of addresses in position-independent code: an entry becomes a distance, of half the bytes and
 without a relocation. Lists leave that to code generation, as the vocabulary says."""
@@ -85,8 +89,7 @@ def by_function(
     if left() <= 0:
         return None
     with Module.parse(bitcode) as module, Parts(module) as parts:
-        sizes = {it.name: it.instructions for it in module.functions()}
-        pace = _Pace({name: sizes[name] for name in parts.names}, lists, left)
+        pace = _Pace({name: parts.instructions(name) for name in parts.names}, lists, left)
         chosen: dict[str, PassList] = {}
         dropped = parts.names - kept
         total = sum(map(len, parts.levels))
@@ -129,7 +132,7 @@ class _Pace:
     the largest: were all lists tried on the first, most of the time, and of the gain, would be lost to them.
 
     Args:
-        sizes: of the functions, in instructions.
+        sizes: of the functions with what they may inline, in instructions.
         lists: of each function.
         left: seconds.
     """
@@ -137,9 +140,10 @@ class _Pace:
     def __init__(
         self, sizes: Mapping[str, int], lists: Mapping[str, Sequence[PassList]], left: Callable[[], float]
     ) -> None:
-        self._sizes, self._lists, self._left = sizes, lists, left
+        self._sizes = {name: size + _FIXED for name, size in sizes.items()}
+        self._lists, self._left = lists, left
         self._all, self._done = left(), 0
-        self._waiting = sum(size * len(lists.get(name, ())) for name, size in sizes.items())
+        self._waiting = sum(size * len(lists.get(name, ())) for name, size in self._sizes.items())
         self.untried = 0
         """Lists that were cut off."""
 
@@ -160,7 +164,7 @@ class _Pace:
         usable, spent = left - _RESERVE * self._all, self._all - left
         if usable <= 0:
             return 0.0
-        if math.isinf(left) or not self._done or spent <= 0:
+        if math.isinf(left) or not self._done or spent < _TOLD * self._all:
             return 1.0
         return min(1.0, usable * self._done / (spent * max(1, self._waiting)))
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from secondpass.driver.driver import REAL, REAL_CXX
+from secondpass.driver.driver import REAL, REAL_CXX, is_clang
 from secondpass.errors import SecondpassError
 from secondpass.llvm.jobs import Job
 from secondpass.llvm.library import load
@@ -67,8 +67,8 @@ def _real(compiler: str) -> str:
     """The compiler that builds are to use: of the same LLVM as the library, or no bitcode passes between them."""
     line = _version_line(compiler, "name a clang")
     major, ours = clang_major(compiler), load().major
-    if major is None:
-        raise SecondpassError(f"{line} is no clang, so what it builds stays as it is; name a clang")
+    if major is None or not is_clang(compiler):
+        raise SecondpassError(f"{compiler} ({line}) is no clang by its name: its builds stay as they are; name a clang")
     if major != ours:
         raise SecondpassError(f"{line}; the libLLVM in force is LLVM {ours}: set SECONDPASS_LLVM to this clang's")
     return f"{line}, {shutil.which(compiler)}"

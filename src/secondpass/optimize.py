@@ -99,6 +99,7 @@ class Result:
         warnings: clang's.
         note: what was not done, and why: a module that cannot be taken apart, no time; empty where all was done.
         seconds: wall time by stage.
+        runners_up: the next best modules that came out, as bitcode, the best first.
     """
 
     input: Path
@@ -113,6 +114,7 @@ class Result:
     warnings: str
     note: str = ""
     seconds: dict[str, float] = field(default_factory=dict[str, float])
+    runners_up: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +169,7 @@ def optimize(
     flags: Sequence[str] = (),
     marked: bool = False,
     seconds: float = math.inf,
+    runners_up: int = 0,
     progress: Progress | None = None,
 ) -> Result:
     """Make one file smaller than -Oz does.
@@ -183,6 +186,7 @@ def optimize(
         marked: whether IR has its functions marked for size, as clang -Oz does it; else they are marked here.
         seconds: after these nothing is tried any more but -Oz, and the result's note says so. The model has two fifths
             of them, the rest is for choosing.
+        runners_up: how many of the next best modules are wanted too, each of another size.
         progress: told how far the work is.
 
     Raises:
@@ -205,7 +209,9 @@ def optimize(
         clock.lap("model")
         candidates = list(_candidates(module, asked, coreset))
     links = _Links(oz)
-    best, winner = _best(candidates, source, oz, objective, sandbox, links, clock, report)
+    best_first = _best(candidates, source, oz, objective, sandbox, links, clock, report, 1 + runners_up)
+    best, winner = best_first[0]
+    others = [it.bitcode or b"" for it, _ in best_first[1:]]
     clock.lap("compile")
     apart: Mapping[str, PassList] = {}
     note, untried = "", 0
@@ -216,11 +222,14 @@ def optimize(
         made = by_function(source.bitcode or b"", lists, kept, objective, sandbox, links, clock.left, progressed)
         untried = made.untried if made else 0
         if made and _rank(made.outcome, objective) < _rank(best, objective):
+            others.insert(0, best.bitcode or b"")
             best, winner, apart = made.outcome, _Candidate(made.last, "a list for each function, then"), made.lists
+        elif made:
+            others.insert(0, made.outcome.bitcode or b"")
     except LLVMError as error:
         note = f"no function has a list of its own: {error}"
     if untried or clock.is_over():
-        note = f"{note or 'some lists were not tried'}; the time of {seconds:g} s was over"
+        note = f"{note or 'some lists were not tried'}: {seconds:g} s are the longest time"
     clock.lap("functions")
     return Result(
         input=path,
@@ -235,6 +244,7 @@ def optimize(
         warnings=warnings,
         note=note,
         seconds=clock.laps(),
+        runners_up=tuple(others[:runners_up]),
     )
 
 
@@ -377,8 +387,9 @@ def _best(
     links: Callable[[Outcome], bool],
     clock: _Clock,
     report: Progress,
-) -> tuple[Outcome, _Candidate]:
-    """The smallest result, -Oz where nothing is smaller."""
+    wanted: int,
+) -> list[tuple[Outcome, _Candidate]]:
+    """The smallest results, each of another size, as many as are wanted; -Oz where nothing is smaller."""
     bitcode = source.bitcode or b""
     measure = objective is Objective.BYTES
     sizes: list[tuple[int, int, _Candidate]] = []
@@ -398,15 +409,18 @@ def _best(
     ranked = sorted((row for row in sizes if row[0] < limit), key=lambda row: row[:2])
     # Equal by the objective: the other number decides. A list may break code generation, which is
     # found out here; then the next best has its turn.
+    found: list[tuple[Outcome, _Candidate]] = []
     for _, group in groupby(ranked, key=lambda row: row[0]):
+        if len(found) == wanted:
+            break
         finalists = [candidate for _, _, candidate in group][:4]
         job = Job(bitcode, tuple(str(it.passes) for it in finalists), functions=True, bytes=True, keep=True)
         # Compiled again, a list may do less: the result of a few passes depends on where memory lies.
         compiled = [pair for pair in zip(sandbox.compile(job), finalists) if pair[0].ok and links(pair[0])]
         finished = [pair for pair in compiled if _size(pair[0]).by(objective) < limit]
         if finished:
-            return min(finished, key=lambda pair: (pair[0].instructions, pair[0].bytes or 0))
-    return oz, _Candidate(PassList.of(load().oz_pipeline), "-Oz")
+            found.append(min(finished, key=lambda pair: (pair[0].instructions, pair[0].bytes or 0)))
+    return found or [(oz, _Candidate(PassList.of(load().oz_pipeline), "-Oz"))]
 
 
 def _lists(about: _Asked, best: PassList, coreset: Sequence[PassList]) -> list[PassList]:

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -44,6 +44,9 @@ _FILE = re.compile(rb'^# \d+ "([^"<][^"]*)"', re.MULTILINE)
 """A file, in what a preprocessor says of lines."""
 _OTHER_LLVM = "(Producer: "
 """How LLVM ends its message where it cannot read the bitcode of another version."""
+_LINKERS = frozenset(("_GLOBAL_OFFSET_TABLE_",))
+_LIBRARYS = frozenset(("memcpy", "memmove", "memset", "memcmp"))
+"""What a linker provides, and what code generation may call wherever there is a C library."""
 _COLOURS = ("-fcolor-diagnostics", "-fno-color-diagnostics", "-fdiagnostics-color", "-fno-diagnostics-color")
 
 
@@ -118,7 +121,12 @@ def _compiler(language: str, words: Sequence[str]) -> tuple[_Compiler, list[str]
 
 
 def _named(path: str) -> _Compiler:
-    return _Compiler((path,), "clang" in Path(path).name or "clang" in Path(path).resolve().name)
+    return _Compiler((path,), is_clang(path))
+
+
+def is_clang(compiler: str) -> bool:
+    """Whether a compiler is a clang, by its name; what is none is left alone."""
+    return "clang" in Path(compiler).name or "clang" in Path(compiler).resolve().name
 
 
 def _usual(language: str) -> _Compiler:
@@ -259,11 +267,11 @@ class _Build:
                 return _Made(theirs, record, final=True)
             options = self._command.without_dependencies()
             asked = self._compiler.command, options, source.word, source.language, self._effort, self._folder
-            made = apart(partial(smaller, *asked, codegen=self._codegen))
+            fits = partial(_fits, theirs, self._provided())
+            made = apart(partial(smaller, *asked, codegen=self._codegen, fits=fits))
             record = replace(record, note=made.note)
             after = objects.text_size(made.image)
-            sizes_of = objects.loaded_size, objects.written_size
-            if after < before and all(size(made.image) <= size(theirs) for size in sizes_of):
+            if after < before and fits(made.image):
                 functions = sizes(theirs, made.image)
                 record = replace(record, after=after, functions=functions, codegen=made.options)
                 return _Made(made.image, record, final=True)
@@ -272,10 +280,15 @@ class _Build:
             _warn(f"{source.word}: {_text(error)}; the object is clang's")
             return _Made(theirs, replace(record, note=f"as clang made it: {_text(error)}"), final=False)
 
+    def _provided(self) -> frozenset[str]:
+        """What an object may ask for though clang's does not."""
+        alone = "-ffreestanding", "-nostdlib", "-nodefaultlibs", "-nolibc"
+        return _LINKERS if any(it in self._command.words for it in alone) else _LINKERS | _LIBRARYS
+
     def _key(self, source: Source, output: str) -> str:
         """What the object depends on; empty where that cannot be known, or the source cannot be preprocessed."""
         command = self._command
-        if any(it.startswith(("-Wp,-M", "-Xpreprocessor", "-include-pch")) for it in command.words):
+        if any(it.startswith(("-Wp,-M", "-Xpreprocessor", "-include-pch", "--config")) for it in command.words):
             return ""
         if source.language in PREPROCESSED:
             text = source.path.read_bytes()
@@ -329,6 +342,19 @@ def level_of_effort(environment: Mapping[str, str]) -> int:
     if not word.isdecimal() or int(word) >= len(EFFORTS):
         raise InputError(f"{EFFORT}={word}: give a number from 0 to {len(EFFORTS) - 1}")
     return int(word)
+
+
+def _fits(theirs: bytes, provided: Set[str], ours: bytes) -> bool:
+    """Whether our object can take the place of clang's: it has no more data and asks the linker for nothing more.
+
+    A division may have become one of another kind, whose helper a program without a compiler's library does not have.
+    """
+    from secondpass.llvm import objects
+
+    sizes_of = objects.loaded_size, objects.written_size
+    if any(size(ours) > size(theirs) for size in sizes_of):
+        return False
+    return objects.undefined(ours) <= objects.undefined(theirs) | provided
 
 
 @cache

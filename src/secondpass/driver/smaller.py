@@ -25,6 +25,8 @@ _THREADS = 1
 """A build runs a compiler on every core already; and a model without threads of its own is whole after a fork."""
 _LISTS = 0.75
 """The share of the time for lists; the rest is for options of code generation."""
+_RUNNERS_UP = 4
+"""Modules besides the smallest one that code generation with options is tried on: they may suit it better."""
 _LATEST = ("-Oz", "-Xclang", "-disable-llvm-passes", "-w", "-c")
 
 
@@ -33,7 +35,7 @@ class Smaller:
     """An object smaller than clang's, as far as we know.
 
     Attributes:
-        image: ELF.
+        image: the object.
         options: of code generation, that made it smaller still.
         note: what was not done for it; empty where all was.
     """
@@ -52,6 +54,7 @@ def smaller(
     folder: Path,
     *,
     codegen: bool,
+    fits: Callable[[bytes], bool] = lambda _: True,
 ) -> Smaller:
     """Compile a source with all its options.
 
@@ -63,6 +66,7 @@ def smaller(
         level: of effort.
         folder: for what is of no use later.
         codegen: whether options of code generation are tried.
+        fits: whether an object can take the place of clang's.
 
     Raises:
         ToolchainError: there is no libLLVM, or clang does not take a step that it need not take alone.
@@ -93,15 +97,17 @@ def smaller(
             coreset=lists,
             marked=True,
             seconds=_LISTS * asked.seconds,
+            runners_up=_RUNNERS_UP if codegen else 0,
         )
-        module.write_bytes(result.bitcode)
 
-        def generate(chosen: Options) -> bytes:
+        def generate(bitcode: bytes, chosen: Options) -> bytes:
+            module.write_bytes(bitcode)
             words = [*options, *words_of(chosen), *_LATEST, "-Qunused-arguments"]
             _run([*clang, *words, "-o", str(native), "-x", "ir", str(module)])
             return native.read_bytes()
 
-        made = smallest(generate, shipped()[: asked.codegen] if codegen else (), options, is_over)
+        sets = shipped()[: asked.codegen] if codegen else ()
+        made = smallest(generate, [result.bitcode, *result.runners_up], sets, options, is_over, fits)
         notes = [result.note] if result.note else []
         if made.untried:
             notes.append(f"no time for {made.untried} sets of options of code generation")

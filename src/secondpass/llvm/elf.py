@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from secondpass.llvm.section import Section
@@ -18,7 +19,7 @@ _SHF_EXECINSTR = 0x4
 _STT_FUNC = 2
 _ADDRESSES = {(3, False): 1, (40, False): 2, (62, True): 1, (183, True): 257, (243, False): 1, (243, True): 2}
 """The kind of relocation that puts a whole address, by machine (i386, ARM, x86-64, AArch64, RISC-V) and whether it has
-64 bits. Source: the machines' psABIs."""
+64 bits; of other machines none is counted. Source: the machines' psABIs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,19 +47,34 @@ def sections(image: bytes) -> list[Section]:
 
 def function_sizes(image: bytes) -> dict[str, int]:
     """The bytes of every function symbol, by name."""
+    return {it.name: it.size for it in _symbols(image) if it.kind == _STT_FUNC and it.size}
+
+
+def undefined(image: bytes) -> set[str]:
+    """The symbols that are defined elsewhere."""
+    return {it.name for it in _symbols(image) if not it.section and it.name}
+
+
+@dataclass(frozen=True, slots=True)
+class _Symbol:
+    name: str
+    kind: int
+    section: int
+    size: int
+
+
+def _symbols(image: bytes) -> Iterator[_Symbol]:
     wide, order = _form(image)
     headers, _ = _headers(image)
-    sizes: dict[str, int] = {}
     for table in (it for it in headers if it.kind == _SHT_SYMTAB):
         strings = headers[table.link]
         for at in range(table.offset, table.offset + table.size, 24 if wide else 16):
             if wide:
-                name, info, _other, _index, _value, size = struct.unpack_from(order + "IBBHQQ", image, at)
+                name, info, _other, section, _value, size = struct.unpack_from(order + "IBBHQQ", image, at)
             else:
-                name, _value, size, info, _other, _index = struct.unpack_from(order + "IIIBBH", image, at)
-            if info & 0xF == _STT_FUNC and size:
-                sizes[_string(image, strings.offset + name).decode("utf-8", "replace")] = size
-    return sizes
+                name, _value, size, info, _other, section = struct.unpack_from(order + "IIIBBH", image, at)
+            text = _string(image, strings.offset + name).decode("utf-8", "replace")
+            yield _Symbol(text, info & 0xF, section, size)
 
 
 def _section(header: _Header, name: bytes) -> Section:

@@ -6,7 +6,7 @@ headers that are needed are read here: `elf` and `wasm` say what is in an object
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from secondpass.errors import LLVMError
@@ -108,6 +108,15 @@ def function_sizes(image: bytes) -> Mapping[str, int]:
     return (wasm if _is_wasm(image) else elf).function_sizes(image)
 
 
+def undefined(image: bytes) -> Set[str]:
+    """What an object asks the linker for: in WebAssembly its functions.
+
+    Raises:
+        LLVMError: the image is of no format that is known.
+    """
+    return (wasm if _is_wasm(image) else elf).undefined(image)
+
+
 def _sections(image: bytes) -> list[Section]:
     return (wasm if _is_wasm(image) else elf).sections(image)
 
@@ -117,7 +126,7 @@ def _is_wasm(image: bytes) -> bool:
         return False
     if image.startswith(wasm.MAGIC):
         return True
-    raise LLVMError("sizes in bytes are known for ELF and WebAssembly alone: use --objective instructions")
+    raise LLVMError("bytes are known of ELF and WebAssembly objects alone (optimise for instructions elsewhere)")
 
 
 def _is_unwind(section: Section) -> bool:

@@ -111,12 +111,20 @@ class Parts:
         """
         name = self._inside[name]
         with _Whole.parse(self._bodies[name], name) as part:
-            for callee in sorted(self._callees[name] - {name}):
-                if self._symbols[callee].linkage in _BINDING and self._sizes[callee] <= _INLINABLE:
-                    part.lend(callee, self._bodies[callee], emitted=callee in (counted or ()))
+            for callee in sorted(self._inlinable(name)):
+                part.lend(callee, self._bodies[callee], emitted=callee in (counted or ()))
             if counted is not None:
                 part.strip_debug_info()
             return part.to_bitcode()
+
+    def instructions(self, name: str) -> int:
+        """What is in `source(name)`: the function's instructions as it is now, and those of what it may inline."""
+        name = self._inside[name]
+        return sum(self._sizes[it] for it in (name, *self._inlinable(name)))
+
+    def _inlinable(self, name: str) -> set[str]:
+        callees = self._callees[name] - {name}
+        return {it for it in callees if self._symbols[it].linkage in _BINDING and self._sizes[it] <= _INLINABLE}
 
     def put(self, name: str, bitcode: bytes) -> None:
         """Take the optimised form of `source(name)`, after `CLEAN_UP`, for the function from now on.

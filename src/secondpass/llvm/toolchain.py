@@ -29,6 +29,7 @@ SUPPORTED_MAJORS = range(17, 24)
 
 _LIBRARY = re.compile(r"(lib)?LLVM([-.][-.\w]*)?\.(so[.\d]*|dylib|dll)$")
 """`LLVMPolly.so`, `LLVMgold.so` and others of such names are plug-ins."""
+_VERSION = re.compile(r"LLVM(?:-|\.so\.)(\d+)")
 _DEBIANS = re.compile(r"llvm-(\d+)")
 """Debian's prefix of an LLVM, `/usr/lib/llvm-19`; its library lies beside it, in the folder of the architecture."""
 
@@ -78,7 +79,8 @@ def find_clang(toolchain: Toolchain | None = None, *, major: int | None = None) 
 
     Args:
         toolchain: whose prefix is searched first; the one in force when absent.
-        major: LLVM's major version, to find `clang-N` on PATH for a libLLVM that has no clang beside it.
+        major: LLVM's major version, to find `clang-N` on PATH for a libLLVM that has no clang beside it; the one in the
+            library's name when absent.
 
     Raises:
         ToolchainError: none was found.
@@ -97,6 +99,8 @@ def find_clang(toolchain: Toolchain | None = None, *, major: int | None = None) 
         for program in [prefix / "bin" / "clang", *sorted(prefix.glob("bin/clang-[0-9]*"))]:
             if os.access(program, os.X_OK):
                 return program
+    if major is None and (found := _VERSION.search(toolchain.library.name)):
+        major = int(found[1])
     if not toolchain.bundled and major is not None:
         for name in (f"clang-{major}", "clang"):
             found = shutil.which(name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from secondpass.errors import LLVMError
 from secondpass.llvm.section import Section
 
 MAGIC = b"\0asm"
@@ -19,6 +20,8 @@ _END = 0x0B
 _SEGMENTS, _SYMBOLS = 5, 8
 """Parts of the section `linking`."""
 _UNDEFINED, _EXPLICIT_NAME = 0x10, 0x40
+_CLEARED = b".bss", b".tbss"
+"""Segments of zeros, which a linker leaves out."""
 
 
 @dataclass(slots=True)
@@ -63,16 +66,18 @@ class _Part:
 def sections(image: bytes) -> list[Section]:
     """Code, and each segment of data, by the linker's name for it."""
     parts = list(_parts(image))
-    relocations = {it.name.removeprefix(b"reloc."): it.end - it.start for it in parts if it.kind == _CUSTOM}
+    relocations = {it.name: it.end - it.start for it in parts}
     found: list[Section] = []
     for it in parts:
         if it.kind == _CODE:
             size = it.end - it.start
-            found.append(Section(b"CODE", size, True, True, True, relocations=relocations.get(b"CODE", 0)))
+            found.append(Section(b"CODE", size, True, True, True, relocations=relocations.get(b"reloc.CODE", 0)))
         elif it.kind == _DATA:
-            for name, size in zip(_names_of_segments(image, parts), _segments(image, it), strict=True):
-                loaded, written = not name.startswith(b".bss"), not name.startswith(b".rodata")
-                found.append(Section(name, size, is_loaded=loaded, is_written=written))
+            of_all = relocations.get(b"reloc.DATA", 0)
+            for name, size in zip(_names_of_segments(image, parts), _segments(image, it)):
+                loaded, written = not name.startswith(_CLEARED), not name.startswith(b".rodata")
+                found.append(Section(name, size, loaded, is_written=written, relocations=of_all if loaded else 0))
+                of_all = 0 if loaded else of_all  # no segment has its own
     return found
 
 
@@ -80,15 +85,19 @@ def function_sizes(image: bytes) -> dict[str, int]:
     """The bytes of every function that is defined, by the name of its symbol."""
     parts = list(_parts(image))
     names = _names_of_functions(image, parts)
-    imported = sum(_imported_functions(image, it) for it in parts if it.kind == _IMPORT)
+    imported = len(_imported_functions(image, parts))
     sizes: dict[str, int] = {}
     for part in (it for it in parts if it.kind == _CODE):
         reader = _Reader(image, part.start)
         for index in range(imported, imported + reader.number()):
             size = len(reader.name())
-            if index in names:
-                sizes[names[index].decode("utf-8", "replace")] = size
+            sizes |= dict.fromkeys(names.get(index, ()), size)
     return sizes
+
+
+def undefined(image: bytes) -> set[str]:
+    """The functions that are defined elsewhere."""
+    return set(_imported_functions(image, list(_parts(image))))
 
 
 def _parts(image: bytes) -> Iterator[_Part]:
@@ -112,7 +121,7 @@ def _segments(image: bytes, part: _Part) -> Iterator[int]:
             reader.byte()
             reader.number()
             if reader.byte() != _END:
-                raise ValueError("a segment's place is no constant")
+                raise LLVMError("a WebAssembly object with a segment whose place is no constant")
         yield len(reader.name())
 
 
@@ -136,9 +145,9 @@ def _names_of_segments(image: bytes, parts: list[_Part]) -> Iterator[bytes]:
             reader.number()  # flags
 
 
-def _names_of_functions(image: bytes, parts: list[_Part]) -> dict[int, bytes]:
-    """The symbols of functions that are defined, by number; they stand before or among the others."""
-    names: dict[int, bytes] = {}
+def _names_of_functions(image: bytes, parts: list[_Part]) -> dict[int, list[str]]:
+    """The symbols of functions that are defined, by number: several, where there are aliases."""
+    names: dict[int, list[str]] = {}
     for reader in _linking(image, parts, _SYMBOLS):
         for _ in range(reader.number()):
             kind, flags = reader.byte(), reader.number()
@@ -154,31 +163,33 @@ def _names_of_functions(image: bytes, parts: list[_Part]) -> dict[int, bytes]:
                 continue
             name = reader.name() if named else b""
             if kind == _FUNCTION and not flags & _UNDEFINED:
-                names[index] = name
+                names.setdefault(index, []).append(name.decode("utf-8", "replace"))
     return names
 
 
-def _imported_functions(image: bytes, part: _Part) -> int:
-    """How many functions are imported: they have the first numbers."""
-    reader, functions = _Reader(image, part.start), 0
-    for _ in range(reader.number()):
-        reader.name()
-        reader.name()
-        kind = reader.byte()
-        functions += kind == _FUNCTION
-        if kind == 1:  # a table: its type and limits
-            reader.byte()
-        if kind in (1, 2):
-            has_most = reader.byte() & 1
-            reader.number()
-            if has_most:
+def _imported_functions(image: bytes, parts: list[_Part]) -> list[str]:
+    """The names of the functions that are imported: these have the first numbers."""
+    functions: list[str] = []
+    for part in (it for it in parts if it.kind == _IMPORT):
+        reader = _Reader(image, part.start)
+        for _ in range(reader.number()):
+            reader.name()  # the module
+            name, kind = reader.name(), reader.byte()
+            if kind == _FUNCTION:
+                functions.append(name.decode("utf-8", "replace"))
+            if kind == 1:  # a table: its type and limits
+                reader.byte()
+            if kind in (1, 2):
+                has_most = reader.byte() & 1
                 reader.number()
-        elif kind == 3:  # a global: its type, whether it changes
-            reader.byte()
-            reader.byte()
-        elif kind == 4:  # a tag: an attribute, a type
-            reader.byte()
-            reader.number()
-        else:
-            reader.number()  # a function's type
+                if has_most:
+                    reader.number()
+            elif kind == 3:  # a global: its type, whether it changes
+                reader.byte()
+                reader.byte()
+            elif kind == 4:  # a tag: an attribute, a type
+                reader.byte()
+                reader.number()
+            else:
+                reader.number()  # a function's type
     return functions
