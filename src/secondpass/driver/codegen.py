@@ -88,7 +88,7 @@ def smallest(
     """Generate code with no options, then with each set, and take what has least text of all that fits.
 
     What is smallest without options need not be so with them: of two modules that differ by 16 bytes, one became 1,100
-    smaller than the other by the machine outliner. So the first set chooses the module for the others.
+    smaller than the other by the machine outliner. So the first set chooses a module for the others, besides the first.
 
     Args:
         generate: makes an object of a module with options; raises UnknownOptionsError where the compiler does not have
@@ -126,8 +126,9 @@ def smallest(
         except ToolchainError:
             continue
         else:
-            modules = [min(made, key=lambda it: rank(made[it]))]
-            best = min(best, made[modules[0]], key=rank)
+            best = min(best, *made.values(), key=rank)
+            if len(modules) > 2:
+                modules = list(dict.fromkeys((min(made, key=lambda it: rank(made[it])), modules[0])))
     return best
 
 
