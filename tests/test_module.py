@@ -495,7 +495,7 @@ def test_what_is_beside_the_bytes_is_what_the_section_table_says(tmp_path):
 
 @pytest.mark.parametrize("size", [objects.code_size, objects.text_size, objects.function_sizes])
 def test_an_object_of_another_format_has_no_size(size):
-    with pytest.raises(LLVMError, match="ELF and WebAssembly alone"):
+    with pytest.raises(LLVMError, match="ELF and WebAssembly objects alone"):
         size(b"MZ")
 
 
