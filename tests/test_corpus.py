@@ -614,10 +614,15 @@ def test_ctrl_c_ends_the_compilers_and_leaves_no_half_project(tmp_path):
     wait_for(lambda: len(running(str(path))) > 1 or process.poll() is not None)
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=120)
-    assert process.returncode == 130
+    assert process.returncode == 130, said
     assert "Traceback" not in said
     assert running(str(path)) == []
     assert not (tmp_path / "out" / "units" / "p" / "units.json").exists()
+
+
+def test_a_program_that_ctrl_c_ends_before_it_has_a_session_interrupts_all():
+    with pytest.raises(KeyboardInterrupt):
+        Processes().run(["sh", "-c", "kill -INT $$"], seconds=60)
 
 
 INTERRUPTED = """

@@ -65,6 +65,7 @@ class Processes:
 
         Raises:
             Stopped: the run was given up before it ended.
+            KeyboardInterrupt: Ctrl-C ended it.
             subprocess.TimeoutExpired: it took longer; it is gone, and so is everything with its mark.
             OSError: it does not start.
         """
@@ -96,6 +97,8 @@ class Processes:
                 del self._running[process]
         if self._stopped:
             raise Stopped
+        if process.returncode == -signal.SIGINT:  # Ctrl-C, before it had a session of its own
+            raise KeyboardInterrupt
         return Finished(process.returncode, output or "", errors or "")
 
     def stop(self) -> None:
