@@ -476,7 +476,8 @@ needs_other_clang = pytest.mark.skipif(
 @pytest.mark.parametrize(
     ("target", "place", "mark"),
     [
-        ("thumbv7m-none-eabi", 18, b"\x28\0"),  # e_machine
+        ("thumbv6m-none-eabi", 18, b"\x28\0"),  # e_machine
+        ("thumbv7m-none-eabi", 18, b"\x28\0"),
         ("riscv32-unknown-elf", 18, b"\xf3\0"),
         ("aarch64-linux-gnu", 18, b"\xb7\0"),
         ("wasm32", 0, b"\0asm"),

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -45,8 +45,9 @@ _FILE = re.compile(rb'^# \d+ "([^"<][^"]*)"', re.MULTILINE)
 _OTHER_LLVM = "(Producer: "
 """How LLVM ends its message where it cannot read the bitcode of another version."""
 _LINKERS = frozenset(("_GLOBAL_OFFSET_TABLE_",))
-_LIBRARYS = frozenset(("memcpy", "memmove", "memset", "memcmp"))
-"""What a linker provides, and what code generation may call wherever there is a C library."""
+"""What a linker provides."""
+_MEMORY = re.compile(r"(__aeabi_)?mem(cpy|move|set|clr|cmp)[48]?")
+"""What code generation may call wherever there is a C library; compilers ask for these of all others too."""
 _COLOURS = ("-fcolor-diagnostics", "-fno-color-diagnostics", "-fdiagnostics-color", "-fno-diagnostics-color")
 
 
@@ -267,7 +268,7 @@ class _Build:
                 return _Made(theirs, record, final=True)
             options = self._command.without_dependencies()
             asked = self._compiler.command, options, source.word, source.language, self._effort, self._folder
-            fits = partial(_fits, theirs, self._provided())
+            fits = partial(_fits, theirs, alone=self._is_alone())
             made = apart(partial(smaller, *asked, codegen=self._codegen, fits=fits))
             record = replace(record, note=made.note)
             after = objects.text_size(made.image)
@@ -280,10 +281,10 @@ class _Build:
             _warn(f"{source.word}: {_text(error)}; the object is clang's")
             return _Made(theirs, replace(record, note=f"as clang made it: {_text(error)}"), final=False)
 
-    def _provided(self) -> frozenset[str]:
-        """What an object may ask for though clang's does not."""
+    def _is_alone(self) -> bool:
+        """Whether the program may have no C library."""
         alone = "-ffreestanding", "-nostdlib", "-nodefaultlibs", "-nolibc"
-        return _LINKERS if any(it in self._command.words for it in alone) else _LINKERS | _LIBRARYS
+        return any(it in self._command.words for it in alone)
 
     def _key(self, source: Source, output: str) -> str:
         """What the object depends on; empty where that cannot be known, or the source cannot be preprocessed."""
@@ -344,17 +345,25 @@ def level_of_effort(environment: Mapping[str, str]) -> int:
     return int(word)
 
 
-def _fits(theirs: bytes, provided: Set[str], ours: bytes) -> bool:
+def _fits(theirs: bytes, ours: bytes, *, alone: bool) -> bool:
     """Whether our object can take the place of clang's: it has no more data and asks the linker for nothing more.
 
     A division may have become one of another kind, whose helper a program without a compiler's library does not have.
+
+    Args:
+        theirs: clang's object.
+        ours: the other one.
+        alone: whether there may be no C library. Where clang's object calls one of the functions for memory, there are
+            the others too.
     """
     from secondpass.llvm import objects
 
-    sizes_of = objects.loaded_size, objects.written_size
-    if any(size(ours) > size(theirs) for size in sizes_of):
+    if any(size(ours) > size(theirs) for size in (objects.loaded_size, objects.written_size)):
         return False
-    return objects.undefined(ours) <= objects.undefined(theirs) | provided
+    asked = objects.undefined(theirs)
+    more = objects.undefined(ours) - asked - _LINKERS
+    has_memory = not alone or any(map(_MEMORY.fullmatch, asked))
+    return all(has_memory and _MEMORY.fullmatch(it) for it in more)
 
 
 @cache
