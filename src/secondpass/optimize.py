@@ -220,12 +220,12 @@ def optimize(
         progressed = partial(report, "choosing a list for each function")
         kept = {it.name for it in oz.functions}
         made = by_function(source.bitcode or b"", lists, kept, objective, sandbox, links, clock.left, progressed)
-        untried = made.untried if made else 0
-        if made and _rank(made.outcome, objective) < _rank(best, objective):
-            others.insert(0, best.bitcode or b"")
-            best, winner, apart = made.outcome, _Candidate(made.last, "a list for each function, then"), made.lists
-        elif made:
-            others.insert(0, made.outcome.bitcode or b"")
+        if made:
+            untried, other = made.untried, made.outcome
+            if _rank(made.outcome, objective) < _rank(best, objective):
+                other, best, apart = best, made.outcome, made.lists
+                winner = _Candidate(made.last, "a list for each function, then")
+            others.insert(0, other.bitcode or b"")
     except LLVMError as error:
         note = f"no function has a list of its own: {error}"
     if untried or clock.is_over():

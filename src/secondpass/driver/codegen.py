@@ -104,6 +104,7 @@ def smallest(
         ToolchainError: without options it fails too.
     """
 
+    @cache  # the best one is compared again with every set
     def rank(made: Generated) -> tuple[bool, int]:
         return not fits(made.image), made.text
 

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -268,7 +268,7 @@ class _Build:
                 return _Made(theirs, record, final=True)
             options = self._command.without_dependencies()
             asked = self._compiler.command, options, source.word, source.language, self._effort, self._folder
-            fits = partial(_fits, theirs, alone=self._is_alone())
+            fits = _fit_for(theirs, alone=self._is_alone())
             made = apart(partial(smaller, *asked, codegen=self._codegen, fits=fits))
             record = replace(record, note=made.note)
             after = objects.text_size(made.image)
@@ -345,26 +345,29 @@ def level_of_effort(environment: Mapping[str, str]) -> int:
     return int(word)
 
 
-def _fits(theirs: bytes, ours: bytes, *, alone: bool) -> bool:
-    """Whether our object can take the place of clang's: it has no more data and asks the linker for nothing more.
+def _fit_for(theirs: bytes, *, alone: bool) -> Callable[[bytes], bool]:
+    """What says whether our object can take the place of clang's: it has no more data and asks for nothing more.
 
     A division may have become one of another kind, whose helper (`__aeabi_uidivmod`) a program without a compiler's
     library does not have. Functions of a C library that passes put in are looked at before (`optimize`).
 
     Args:
         theirs: clang's object.
-        ours: the other one.
         alone: whether there may be no C library. Where clang's object calls one of the functions for memory, there are
             the others too.
     """
     from secondpass.llvm import objects
 
-    if any(size(ours) > size(theirs) for size in (objects.loaded_size, objects.written_size)):
-        return False
-    asked = objects.undefined(theirs)
-    more = objects.undefined(ours) - asked - _LINKERS
+    loaded, written, asked = objects.loaded_size(theirs), objects.written_size(theirs), objects.undefined(theirs)
     has_memory = not alone or any(map(_MEMORY.fullmatch, asked))
-    return all(has_memory if _MEMORY.fullmatch(it) else not alone and not it.startswith("__") for it in more)
+
+    def fits(ours: bytes) -> bool:
+        if objects.loaded_size(ours) > loaded or objects.written_size(ours) > written:
+            return False
+        more = objects.undefined(ours) - asked - _LINKERS
+        return all(has_memory if _MEMORY.fullmatch(it) else not alone and not it.startswith("__") for it in more)
+
+    return fits
 
 
 @cache
