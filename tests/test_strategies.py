@@ -497,6 +497,15 @@ def test_a_choice_that_makes_no_sense_is_refused(name, answers, temperature, sai
         choose(name, answers, temperature)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_form_is_for_strategies_that_give_feedback(name):
+    if "feedback" in name or name == "iterate":
+        assert choose(name, 1, form=Form.LONG).strategy.form is Form.LONG
+    else:
+        with pytest.raises(InputError, match=f"'{name}' gives no feedback: leave the form out, or take 'feedback'"):
+            choose(name, 1, form=Form.LONG)
+
+
 @pytest.mark.parametrize("cut", [{"top_k": 5}, {"top_p": 0.9}], ids=lambda it: next(iter(it)))
 @pytest.mark.parametrize("name", NAMES)
 def test_a_cut_is_for_strategies_that_sample(name, cut):

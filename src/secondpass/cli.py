@@ -140,7 +140,7 @@ def _add_optimize(parser: argparse.ArgumentParser) -> None:
         "--top-p", type=float, metavar="P", help="and of these one of the fewest that hold the share P of probability"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="S", help="the same seed gives the same answers")
-    parser.add_argument("--form", choices=[str(it) for it in Form], default=str(Form.FAST), help="of the feedback")
+    parser.add_argument("--form", choices=[str(it) for it in Form], help="of the feedback (default: fast)")
     parser.add_argument("--budget-seconds", type=float, metavar="T", help="longest time for a function's answers")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     parser.set_defaults(run=_optimize)
@@ -515,7 +515,7 @@ def _optimize(options: argparse.Namespace) -> int:
             engine,
             options.temperature,
             options.seed,
-            Form(options.form),
+            Form(options.form) if options.form else None,
             top_k=options.top_k,
             top_p=options.top_p,
         )

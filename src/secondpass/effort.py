@@ -8,10 +8,10 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 from secondpass.errors import InputError
-from secondpass.prompt import Form
 
 if TYPE_CHECKING:
     from secondpass.engines.onnx import OnnxEngine
+    from secondpass.prompt import Form
     from secondpass.strategies.base import Strategy
 
 
@@ -46,7 +46,7 @@ class Effort:
         engine: OnnxEngine | None,
         temperature: float | None = None,
         seed: int = 0,
-        form: Form = Form.FAST,
+        form: Form | None = None,
         *,
         top_k: int | None = None,
         top_p: float | None = None,

@@ -16,6 +16,7 @@ from secondpass.strategies.tree import Beam, Priority
 
 _ONE_ANSWER = ("single", "feedback")
 _COLD = (*_ONE_ANSWER, "priority", "beam", "portfolio", "search")
+_FEEDBACK = ("feedback", "sample-then-feedback", "feedback-then-sample", "iterate")
 _SEARCH_ANSWERS = 10
 
 
@@ -24,7 +25,7 @@ def choose(
     answers: int,
     temperature: float | None = None,
     seed: int = 0,
-    form: Form = Form.FAST,
+    form: Form | None = None,
     *,
     usual_temperature: float = 1.0,
     top_k: int | None = None,
@@ -37,7 +38,7 @@ def choose(
         answers: how many; feedback steps for `iterate`, and of no meaning for `single` and `feedback`.
         temperature: of samples; None for the usual one, or for greedy answers where these make sense.
         seed: of the sampling.
-        form: of the feedback.
+        form: of the feedback; None for the usual one, Fast.
         usual_temperature: the model's, `Manifest.temperature`.
         top_k: samples take one of so many most probable tokens at each step; None for any.
         top_p: and of these one of the fewest that hold this share of the probability; None for any.
@@ -51,6 +52,9 @@ def choose(
         raise InputError(f"the strategy '{name}' does not sample: leave {given[0]} out, or take 'sample'")
     if name in _ONE_ANSWER and answers != 1:
         raise InputError(f"the strategy '{name}' asks for no more than one answer, not {answers}: take another one")
+    if form is not None and name in NAMES and name not in _FEEDBACK:
+        raise InputError(f"the strategy '{name}' gives no feedback: leave the form out, or take 'feedback'")
+    form = form or Form.FAST
     warm = usual_temperature if temperature is None else temperature
     found: Strategy
     match name:
