@@ -1,11 +1,12 @@
 """Options of code generation: the real clang tries them, the smallest object wins."""
 
 import subprocess
+import sys
 
 import pytest
 from compiling import CODEC
 
-from secondpass.driver.codegen import refusal, shipped, smallest, words_of
+from secondpass.driver.codegen import refusal, shipped, smallest, usual, words_of
 from secondpass.errors import ToolchainError
 from secondpass.llvm import objects
 from secondpass.llvm.toolchain import find_clang
@@ -71,6 +72,41 @@ def test_a_set_that_clang_cannot_do_is_passed_over(generate, modules):
 def test_what_the_command_line_sets_stays(generate, modules):
     made = smallest(generate, modules, [("-regalloc=basic", *SMALLER)], ["-mllvm", "-regalloc=greedy", "-g"])
     assert made.options == SMALLER
+
+
+def test_lists_are_compared_with_usual_options_but_for_the_outliner_and_what_the_command_sets():
+    first, options = shipped()[0], usual()
+    assert set(first) - set(options) == {"-enable-machine-outliner=always"}
+    assert set(options) - set(usual(["-mllvm", "-tail-merge-size=7", "-g"])) == {"-tail-merge-size=1"}
+
+
+_SIZES = """
+import sys
+from pathlib import Path
+from secondpass.llvm.library import load
+from secondpass.llvm.module import Module
+from secondpass.llvm.jobs import Job
+from secondpass.llvm.sandbox import Sandbox
+
+bitcode = Path(sys.argv[1]).read_bytes()
+load().set_options(sys.argv[2:])
+with Module.parse(bitcode) as module, Sandbox(1, fork=True) as sandbox:
+    print(module.native_size, sandbox.compile(Job(bitcode, ("",), bytes=True))[0].bytes)
+"""
+
+
+def test_options_of_a_library_hold_in_its_process_and_in_forks_of_it(modules, tmp_path):
+    module = tmp_path / "module.bc"
+    module.write_bytes(modules[0])
+
+    def size(*options):
+        command = [sys.executable, "-c", _SIZES, module, *options]
+        here, forked = subprocess.run(command, capture_output=True, check=True, text=True).stdout.split()
+        assert here == forked
+        return int(here)
+
+    assert size(*SMALLER) < size() < size(*LARGER)
+    assert size("-no-such-option", *SMALLER, "-nor-this=2") == size(*SMALLER)
 
 
 def test_nothing_is_tried_when_the_time_is_over(generate, modules):

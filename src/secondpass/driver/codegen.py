@@ -77,6 +77,18 @@ def shipped() -> tuple[Options, ...]:
     return tuple(map(tuple, json.loads(text)))
 
 
+def usual(given: Sequence[str] = ()) -> Options:
+    """Options that suit most modules, for sizes that lists are compared by.
+
+    They are the first set in the package, without the machine outliner: what it does depends on all functions of a
+    module, and lists are tried on one at a time.
+
+    Args:
+        given: the words of the command line: what they set is left out.
+    """
+    return _without(shipped()[0], {_OUTLINER, *_set_by(given)})
+
+
 def smallest(
     generate: Callable[[bytes, Options], bytes],
     modules: Sequence[bytes],
@@ -108,7 +120,7 @@ def smallest(
     def rank(made: Generated) -> tuple[bool, int]:
         return not fits(made.image), made.text
 
-    left_out = {_name(word) for before, word in pairwise(given) if before == "-mllvm"}
+    left_out = _set_by(given)
     best = Generated(generate(modules[0], ()), ())
     if objects.has_placed_code(best.image):  # what is outlined would be elsewhere
         sets = [options for options in sets if not any(_name(it) == _OUTLINER for it in options)]
@@ -137,6 +149,11 @@ def smallest(
 def words_of(options: Options) -> list[str]:
     """Options as clang's command line has them."""
     return [word for it in options for word in ("-mllvm", it)]
+
+
+def _set_by(words: Sequence[str]) -> set[str]:
+    """The names of the options that a command line sets."""
+    return {_name(word) for before, word in pairwise(words) if before == "-mllvm"}
 
 
 def _without(options: Options, names: Set[str]) -> Options:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secondpass.driver.codegen import Options, refusal, shipped, smallest, words_of
+from secondpass.driver.codegen import Options, refusal, shipped, smallest, usual, words_of
 from secondpass.effort import effort
 from secondpass.errors import SandboxError
 from secondpass.llvm import objects
@@ -56,7 +56,7 @@ def smaller(
     codegen: bool,
     fits: Callable[[bytes], bool] = lambda _: True,
 ) -> Smaller:
-    """Compile a source with all its options.
+    """Compile a source with all its options, in a process that is there for this alone (`apart`).
 
     Args:
         clang: the compiler's command.
@@ -78,7 +78,9 @@ def smaller(
     from secondpass.tuner.coreset import coreset
 
     asked, started = effort(level), time.monotonic()
-    load()  # the sandbox's process has it then, and what is wrong with it is said here
+    library = load()  # the sandbox's process has it then, and what is wrong with it is said here
+    if codegen:  # lists are compared by the code that will be made of them
+        library.set_options(usual(options))
 
     def is_over() -> bool:
         return time.monotonic() - started > asked.seconds

@@ -130,6 +130,8 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "LLVMPassBuilderOptionsSetLoopInterleaving": (None, (_P, _I)),
     "LLVMPassBuilderOptionsSetLoopVectorization": (None, (_P, _I)),
     "LLVMPassBuilderOptionsSetSLPVectorization": (None, (_P, _I)),
+    # llvm-c/Support.h
+    "LLVMParseCommandLineOptions": (None, (_I, POINTER(_S), _S)),
     # llvm-c/Target.h, TargetMachine.h
     "LLVMGetModuleDataLayout": (_P, (_P,)),
     "LLVMABISizeOfType": (ctypes.c_uint64, (_P, _P)),

@@ -6,6 +6,7 @@ One library a process: LLVM keeps global state, so another one is used in a proc
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -93,6 +94,14 @@ class Library:
                 raise LLVMError(f"target '{triple.decode()}' has no code generator in this libLLVM")
             self._machines[key] = machine
         return self._machines[key]
+
+    def set_options(self, options: Sequence[str]) -> None:
+        """Set options of LLVM's own, as they stand behind clang's `-mllvm`, for the rest of this process.
+
+        LLVM keeps them in global variables. Those that this build does not have are passed over.
+        """
+        words = [b"secondpass", *map(str.encode, options)]
+        self.capi.LLVMParseCommandLineOptions(len(words), (ctypes.c_char_p * len(words))(*words), b"")
 
     def has_pass(self, text: str) -> bool:
         """Whether this LLVM knows a vocabulary element, parameters included."""
