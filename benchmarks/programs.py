@@ -195,16 +195,26 @@ def main() -> int:
     efforts = [f"effort {it}" for it in options.efforts]
     settings = [BASELINE, *([f"{it}{LISTS}" for it in efforts] if options.lists else []), *efforts]
     results = Results(options.out / "results.json")
+    failed: list[str] = []
     for name in options.programs:
         for flavour in options.flavours:
             for setting in settings:
                 if results.get(name, flavour, setting) is None:
-                    results.put(name, flavour, setting, measured(PROGRAMS[name], options.out, flavour, setting))
+                    try:
+                        results.put(name, flavour, setting, measured(PROGRAMS[name], options.out, flavour, setting))
+                    except NotBuiltError as error:  # the others are measured
+                        failed.append(str(error))
+                        print(error, file=sys.stderr, flush=True)
     for flavour in options.flavours:
         how = FLAVOURS[flavour]
         print(f"\n{flavour}: {how.flags} {how.link} {how.target}".rstrip(), end="\n\n")
         print_table(results, options.programs, flavour, settings)
-    return 0
+    print(*(f"\nleft out: {it}" for it in failed), sep="")
+    return 1 if failed else 0
+
+
+class NotBuiltError(Exception):
+    """A program that cannot be fetched or built here."""
 
 
 class Results:
@@ -235,7 +245,7 @@ def measured(program: Program, out: Path, flavour: str, setting: str) -> Run:
         warm = build(program, out, folder, environment)
     made = [path for pattern in program.made for path in folder.glob(pattern) if not path.is_symlink()]
     if len(made) < len(program.made):
-        sys.exit(f"{folder}: {program.made} were not all made; see its build.txt")
+        raise NotBuiltError(f"{folder}: {program.made} were not all made; see its build.txt")
     tests = run(program.test, folder, environment, folder / "test.txt")
     return Run(
         sum(map(text_size, made)),
@@ -252,10 +262,10 @@ def build(program: Program, out: Path, folder: Path, environment: Mapping[str, s
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(source_of(program.package, out), folder, symlinks=True)
     if run(program.configure, folder, environment | {"SECONDPASS_LOG": ""}, folder / "configure.txt"):
-        sys.exit(f"{folder}: cannot be configured; see its configure.txt")
+        raise NotBuiltError(f"{folder}: cannot be configured; see its configure.txt")
     start = time.perf_counter()
     if run(program.build, folder, environment, folder / "build.txt"):
-        sys.exit(f"{folder}: cannot be built; see its build.txt")
+        raise NotBuiltError(f"{folder}: cannot be built; see its build.txt")
     return time.perf_counter() - start
 
 
@@ -292,7 +302,8 @@ def source_of(package: str, out: Path) -> Path:
         fetched = out / "fetched"
         fetched.mkdir(exist_ok=True)
         command = ["apt-get", "source", "--download-only", "-o", "APT::Sandbox::User=root", package]
-        subprocess.run(command, cwd=fetched, check=True, stdout=subprocess.DEVNULL)
+        if subprocess.run(command, cwd=fetched, check=False, stdout=subprocess.DEVNULL).returncode:
+            raise NotBuiltError(f"{package}: its source cannot be fetched; what apt-get says stands above")
         (description,) = fetched.glob(f"{package}_*.dsc")
         folder.parent.mkdir(exist_ok=True)
         subprocess.run(["dpkg-source", "-x", description, folder], check=True, stdout=subprocess.DEVNULL)
@@ -328,6 +339,8 @@ def print_table(results: Results, programs: Sequence[str], flavour: str, setting
         base = results.get(name, flavour, BASELINE)
         for setting in settings:
             it = results.get(name, flavour, setting)
+            if base is None or it is None:
+                continue
             ratios.setdefault(setting, []).append(it.text / base.text)
             passed = "pass" if it.passed else "FAIL"
             print(
