@@ -10,6 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import diskcache  # pyright: ignore[reportMissingTypeStubs]
 import pytest
 from compiling import CODEC, CODEC_CHECK, PROGRAM, find_tool, needs_linker
 from processes import SLOW, hearing_ctrl_c, running, wait_for
@@ -439,6 +440,33 @@ def test_a_cache_that_cannot_be_used_is_one_warning(build, damage):
     assert run.returncode == 0
     assert run.stderr.count("\n") == 1 and "warning: the cache at" in run.stderr
     assert len(build.records()) == 1
+
+
+def test_a_cache_that_is_broken_begins_anew(build):
+    damaged(build.cache)
+    old = build.cache / "0a" / "ff" / "lost.val"
+    old.parent.mkdir(parents=True)
+    old.write_bytes(b"of a database that is lost")
+    build.write("a.c", SMALL)
+    said = [build.run("-Oz", "-c", "a.c").stderr for _ in range(3)]
+    assert "begins anew" in said[0] and said[1:] == ["", ""]
+    assert [it["cached"] for it in build.records()] == [False, False, True]
+    assert not old.exists()
+
+
+def test_an_object_that_is_broken_in_the_cache_is_made_anew(build):
+    build.write("a.c", SMALL)
+    assert build.run("-Oz", "-c", "a.c").returncode == 0
+    made = (build.folder / "a.o").read_bytes()
+    with diskcache.Cache(str(build.cache)) as store:
+        (key,) = store
+        kept = store[key]
+        for wrong in (kept[:-1], kept[:50] + bytes([kept[50] ^ 1]) + kept[51:], b"", (made, "", "{}")):
+            store[key] = wrong
+            run = build.run("-Oz", "-c", "a.c")
+            assert (run.returncode, run.stderr, store[key]) == (0, "", kept)
+            assert (build.folder / "a.o").read_bytes() == made
+    assert [it["cached"] for it in build.records()] == [False] * 5
 
 
 def test_trouble_of_ours_is_one_warning_and_clangs_object(build):

@@ -2,12 +2,17 @@
 
 The store is diskcache's: bounded, shared by processes, whole after a kill. Where it cannot be used (a full or read-only
 disk, another user's folder), everything is compiled anew and one warning says so.
+
+Nothing waits for the disk: a command that comes from the cache would take 40 ms longer, most of its time. What a loss
+of power may leave is found out instead: an object has a digest beside it, and a store that is broken begins anew.
 """
 
 from __future__ import annotations
 
 import hashlib
+import marshal
 import os
+import sqlite3
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +24,11 @@ SIZE = "SECONDPASS_CACHE_SIZE"
 _BYTES = 1 << 30
 _WAIT = 10
 """Seconds for a lock that another process holds."""
+_NO_SYNC = 0
+"""SQLite's `synchronous=OFF`."""
+_DIGEST = hashlib.sha256
+_FILES = "cache.db", "cache.db-wal", "cache.db-shm", "[0-9a-f][0-9a-f]/[0-9a-f][0-9a-f]/*.val"
+"""Of the store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +65,11 @@ class Cache:
 
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._store = diskcache.Cache(
-                str(directory), size_limit=size, eviction_policy="least-recently-used", timeout=_WAIT
+                str(directory),
+                size_limit=size,
+                eviction_policy="least-recently-used",
+                timeout=_WAIT,
+                sqlite_synchronous=_NO_SYNC,
             )
         except Exception as error:  # sqlite, the disk, permissions, the library itself
             self._fails(error, directory)
@@ -81,8 +95,7 @@ class Cache:
         if self._store is None:
             return None
         try:
-            found = self._store.get(key)
-            return Cached(*found) if found is not None else None
+            return _unsealed(self._store.get(key))
         except Exception as error:
             self._fails(error, Path(self._store.directory))
             return None
@@ -92,7 +105,7 @@ class Cache:
         if self._store is None:
             return
         try:
-            self._store.set(key, (made.image, made.said, made.record))
+            self._store.set(key, _sealed(made))
         except Exception as error:
             self._fails(error, Path(self._store.directory))
 
@@ -103,8 +116,27 @@ class Cache:
                 self._store.close()
 
     def _fails(self, error: Exception, directory: Path) -> None:
-        self.trouble = self.trouble or f"the cache at {directory} cannot be used ({error}); everything is compiled anew"
         self._store = None
+        after = "everything is compiled anew"
+        if isinstance(error, sqlite3.DatabaseError) and not isinstance(error, sqlite3.OperationalError):
+            with suppress(OSError):
+                for path in [path for pattern in _FILES for path in directory.glob(pattern)]:
+                    path.unlink(missing_ok=True)
+                after = "it begins anew"
+        self.trouble = self.trouble or f"the cache at {directory} cannot be used ({error}); {after}"
+
+
+def _sealed(made: Cached) -> bytes:
+    data = marshal.dumps((made.image, made.said, made.record))
+    return _DIGEST(data).digest() + data
+
+
+def _unsealed(kept: object) -> Cached | None:
+    """What was sealed; None for anything else."""
+    size = _DIGEST().digest_size
+    if not isinstance(kept, bytes) or _DIGEST(kept[size:]).digest() != kept[:size]:
+        return None
+    return Cached(*marshal.loads(kept[size:]))
 
 
 def key_of(parts: Iterable[bytes]) -> str:
