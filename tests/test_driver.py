@@ -362,8 +362,10 @@ def test_a_broken_pipe_ends_what_clang_writes_as_it_does_alone(build):
 def test_diagnostics_and_exit_code_are_clangs(build):
     build.write("wrong.c", WRONG)
     build.write("warns.c", "int f(void) { int unused; return 0; }\n")
-    theirs, ours = (it("-Oz", "-c", "wrong.c") for it in (lambda *words: by_clang(build, *words), build.run))
-    assert (ours.returncode, ours.stderr, ours.stdout) == (theirs.returncode, theirs.stderr, theirs.stdout)
+    for words in (("wrong.c",), ("warns.c", "-Wall", "-o", "absent/warns.o")):
+        theirs, ours = by_clang(build, "-Oz", "-c", *words), build.run("-Oz", "-c", *words)
+        assert theirs.returncode
+        assert (ours.returncode, ours.stderr, ours.stdout) == (theirs.returncode, theirs.stderr, theirs.stdout)
     for _ in range(2):  # anew, and from the cache
         run = build.run("-Oz", "-Wall", "-c", "warns.c")
         assert run.returncode == 0

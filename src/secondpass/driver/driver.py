@@ -85,7 +85,7 @@ def main(language: str, words: Sequence[str]) -> int:
 
 
 class _AsItCameError(Exception):
-    """At -Oz the command fails; it asks for another level, and that may do: of a precompiled header, say."""
+    """The command as it came is clang's: at -Oz it fails where another level may do, or its object has no place."""
 
 
 def _open_standard_files() -> None:
@@ -203,6 +203,8 @@ class _Build:
         """Compile every source, and link them where a program is asked for."""
         try:
             objects = {source.index: self._output(source) for source in self._command.sources}
+            if not all(os.access(Path(it).absolute().parent, os.W_OK) for it in objects.values()):
+                raise _AsItCameError  # clang says what is wrong, if anything is
             codes = [self._compile(source, objects[source.index]) for source in self._command.sources]
             failed = next(filter(None, codes), 0)
             return failed if failed or self._command.compile_only else self._link(objects)
