@@ -6,6 +6,10 @@
 Candidates are the lists that were best or next best, and better than -Oz, on most functions. Each is tried on every
 function of a sample of the training split; the coreset is their greedy cover of the gain (`tuner.coreset`). Writes
 `src/secondpass/tuner/knowledge_data/OBJECTIVE.json` and prints the cover's share of the labels' own gain.
+
+    python scripts/learn_knowledge.py --corpus build/corpus --labels data/labels-instructions.parquet --keep-coreset
+
+learns the winners alone, in seconds: the portfolio and the table of outcomes were made for the coreset that ships.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from secondpass.llvm.passes import PassList, Words
 from secondpass.llvm.sandbox import Sandbox
 from secondpass.progress import progress_bar
 from secondpass.prompt import Objective
-from secondpass.tuner.coreset import greedy_cover
+from secondpass.tuner.coreset import greedy_cover, shipped
 from secondpass.tuner.labels import Label, read_labels
 from secondpass.tuner.search import OZ
 
@@ -42,24 +46,33 @@ def main() -> int:
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument("--objective", choices=list(Objective), type=Objective, default=Objective.INSTRUCTIONS)
     parser.add_argument("--functions", type=int, default=1_500, help="functions the candidates are tried on")
+    parser.add_argument("--keep-coreset", action="store_true", help="learn the winners alone")
     options = parser.parse_args()
     corpus, labels = Corpus(options.corpus), read_labels(options.labels, options.objective)
     train = [labels[it.hash] for it in corpus.select("train") if it.hash in labels]
     winners = weighted_winners(train)
-    candidates = [words for words, _ in winners.most_common(CANDIDATES)]
-    sample = train[: options.functions]
-    cover = greedy_cover(measure(corpus, sample, candidates, options.objective), [it.oz for it in sample], CORESET)
-    reached = 1 - sum(label.best.value for label in sample) / sum(label.oz for label in sample)
-    for size in (1, 3, 10, 25, CORESET):
-        gain = cover[min(size, len(cover)) - 1][1]
-        print(f"{size:3} lists: {gain:.2%} smaller than -Oz, {gain / reached:.0%} of the labels' gain")
-    lists = dict.fromkeys((*(words for words, _ in cover), *candidates))  # the commonest where no more help the sample
+    print(f"{len(train):,} training functions, {len(winners):,} lists that beat -Oz")
+    if options.keep_coreset:
+        lists = shipped(options.objective).lists
+    else:
+        candidates = [words for words, _ in winners.most_common(CANDIDATES)]
+        lists = chosen(corpus, train[: options.functions], candidates, options.objective)
     knowledge = {
-        "coreset": [" ".join(words) for words in lists][:CORESET],
+        "coreset": [" ".join(words) for words in lists],
         "winners": {" ".join(words): weight for words, weight in winners.most_common(KEPT_WINNERS)},
     }
     (TARGET / f"{options.objective}.json").write_text(json.dumps(knowledge, indent=0) + "\n")
     return 0
+
+
+def chosen(corpus: Corpus, sample: list[Label], candidates: list[Words], objective: Objective) -> list[Words]:
+    """The coreset: a sample's greedy cover, then the commonest candidates where no more help the sample."""
+    cover = greedy_cover(measure(corpus, sample, candidates, objective), [it.oz for it in sample], CORESET)
+    reached = 1 - sum(label.best.value for label in sample) / sum(label.oz for label in sample)
+    for size in (1, 3, 10, 25, CORESET):
+        gain = cover[min(size, len(cover)) - 1][1]
+        print(f"{size:3} lists: {gain:.2%} smaller than -Oz, {gain / reached:.0%} of the labels' gain")
+    return list(dict.fromkeys((*(words for words, _ in cover), *candidates)))[:CORESET]
 
 
 def weighted_winners(labels: list[Label]) -> Counter[Words]:
