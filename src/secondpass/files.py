@@ -38,6 +38,12 @@ def write_whole(path: Path, data: bytes) -> None:
         raise
 
 
+def has_place(path: Path) -> bool:
+    """Whether `write_whole` may write there: into the folder, or to a device or pipe."""
+    special = path.exists() and not path.is_file()
+    return os.access(path if special else path.parent, os.W_OK)
+
+
 def lock(path: Path, busy: str) -> IO[bytes]:
     """Keep other processes out until the file that this gives is closed, or the process ends, however it ends.
 

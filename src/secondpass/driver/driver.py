@@ -28,7 +28,7 @@ from secondpass.driver.client import forced
 from secondpass.driver.command import PREPROCESSED, Command, Source, read_command
 from secondpass.driver.log import Record, write
 from secondpass.errors import InputError, SecondpassError
-from secondpass.files import write_whole
+from secondpass.files import has_place, write_whole
 
 EFFORT = "SECONDPASS_EFFORT"
 CODEGEN = "SECONDPASS_CODEGEN"
@@ -203,7 +203,7 @@ class _Build:
         """Compile every source, and link them where a program is asked for."""
         try:
             objects = {source.index: self._output(source) for source in self._command.sources}
-            if not all(os.access(Path(it).absolute().parent, os.W_OK) for it in objects.values()):
+            if not all(has_place(Path(it)) for it in objects.values()):
                 raise _AsItCameError  # clang says what is wrong, if anything is
             codes = [self._compile(source, objects[source.index]) for source in self._command.sources]
             failed = next(filter(None, codes), 0)
