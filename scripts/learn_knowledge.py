@@ -46,7 +46,7 @@ def main() -> int:
     parser.add_argument("--labels", type=Path, required=True)
     parser.add_argument("--objective", choices=list(Objective), type=Objective, default=Objective.INSTRUCTIONS)
     parser.add_argument("--functions", type=int, default=1_500, help="functions the candidates are tried on")
-    parser.add_argument("--keep-coreset", action="store_true", help="learn the winners alone")
+    parser.add_argument("--keep-coreset", action="store_true", help="learn the winners alone; nothing is tried")
     options = parser.parse_args()
     corpus, labels = Corpus(options.corpus), read_labels(options.labels, options.objective)
     train = [labels[it.hash] for it in corpus.select("train") if it.hash in labels]
