@@ -18,6 +18,7 @@ import onnxruntime as untyped_onnxruntime  # pyright: ignore[reportMissingTypeSt
 from numpy.typing import NDArray
 
 from secondpass.engines.sampling import Logits
+from secondpass.engines.subnormals import subnormals_are_zero
 from secondpass.errors import ModelError
 from secondpass.model.manifest import Manifest
 
@@ -63,8 +64,11 @@ class Network:
         options.intra_op_num_threads = threads
         # Threads that spin for work slow down a compiler at work beside them far more than they gain.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # For threads of the session's own. A process's first session sets it for the thread that makes it, too.
+        options.add_session_config_entry("session.set_denormal_as_zero", "1")
         try:
-            self._session: Any = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            with subnormals_are_zero():
+                self._session: Any = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime's errors have no base of their own
             raise ModelError(f"{path} is damaged ({_first_line(error)}); export the model again") from error
         self._caches = [f"{kind}_{layer}" for layer in range(manifest.layers) for kind in ("key", "value")]
@@ -141,7 +145,8 @@ class Network:
         }
         for kind, cache in (("prefix", prefix), ("own", own)):
             inputs |= {f"{kind}_{name}": value for name, value in zip(self._caches, cache.values, strict=True)}
-        logits, *values = self._session.run_with_ort_values(self._outputs, inputs)
+        with subnormals_are_zero():
+            logits, *values = self._session.run_with_ort_values(self._outputs, inputs)
         found: Logits = logits.numpy().reshape(branches, last, -1)
         return found, Cache(tuple(values), own.length + count)
 

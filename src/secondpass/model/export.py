@@ -16,8 +16,9 @@ own after them:
 So the prefix is neither copied for each branch nor read once for each: all branches' queries meet it
 in one matrix product.
 
-Weights are 7-bit integers with a scale for each output, inputs of a product are 8-bit integers with a
-scale for each row. A row's scale is its own, therefore an answer does not depend on what else is in
+Weights are 7-bit integers with a scale for each output. An input of a product is two 8-bit integers, the second for
+what rounding to the first leaves: rounded to one alone, inputs change one answer of sixteen. Their scale is a constant
+where weights bound the inputs, and else each row's own, never the batch's: an answer does not depend on what else is in
 its batch. Seven bits, because processors without VNNI add pairs of products in 16 bits: 8-bit weights
 would overflow there, and the same model would answer differently on different machines. A network that is not quantised
 has the same inputs and outputs; it is for comparisons.
@@ -191,7 +192,7 @@ class _Writer:
             normed, residual = self._norm(f"layers.{layer}.post_attention_layernorm", residual, added)
             added = self._feed_forward(layer, normed)
         normed, _ = self._norm("norm", residual, added)
-        logits = self._linear(graph.call("Gather", normed, "wanted"), table)
+        logits = self._linear(graph.call("Gather", normed, "wanted"), table, self._largest_normed("norm"))
         graph.output(logits, "logits", np.float32, ("logits", shape.vocabulary))
         return graph.model("llama")
 
@@ -262,7 +263,8 @@ class _Writer:
         )
         mixed = graph.call("Transpose", mixed, perm=[1, 0, 2])
         mixed = graph.call("Reshape", mixed, graph.integers(-1, shape.width))
-        return self._linear(mixed, self._weights[f"layers.{layer}.self_attn.o_proj.weight"])
+        weight = self._weights[f"layers.{layer}.self_attn.o_proj.weight"]
+        return self._linear(mixed, weight, self._largest_value(layer))
 
     def _project(self, layer: int, normed: str, rotation: tuple[str, str]) -> tuple[str, ...]:
         """Queries, keys and values of the new tokens, (1, heads, branches x tokens, head_width) each."""
@@ -270,7 +272,8 @@ class _Writer:
         queries, keys, values = (self._weights[f"layers.{layer}.self_attn.{part}_proj.weight"] for part in "qkv")
         queries = queries * np.float32(shape.head_width**-0.5)  # attention's scale, for free
         heads, shared = shape.heads, shape.key_value_heads
-        projected = self._linear(normed, np.concatenate((queries, keys, values)))
+        largest = self._largest_normed(f"layers.{layer}.input_layernorm")
+        projected = self._linear(normed, np.concatenate((queries, keys, values)), largest)
         by_head = graph.call("Reshape", projected, graph.integers(1, -1, heads + 2 * shared, shape.head_width))
         by_head = graph.call("Transpose", by_head, perm=[0, 2, 1, 3])
         turned, value = graph.call_many(2, "Split", by_head, graph.integers(heads + shared, shared), axis=1)
@@ -298,26 +301,54 @@ class _Writer:
     def _feed_forward(self, layer: int, normed: str) -> str:
         graph, width = self._graph, self._shape.feed_forward
         gate, up, down = (self._weights[f"layers.{layer}.mlp.{part}_proj.weight"] for part in ("gate", "up", "down"))
-        both = self._linear(normed, np.concatenate((gate, up)))
+        largest = self._largest_normed(f"layers.{layer}.post_attention_layernorm")
+        both = self._linear(normed, np.concatenate((gate, up)), largest)
         gated, passed = graph.call_many(2, "Split", both, graph.integers(width, width), axis=-1)
         gated = graph.call("QuickGelu", gated, domain=MICROSOFT, alpha=1.0)  # x sigmoid(x): SiLU
         return self._linear(graph.call("Mul", gated, passed), down)
 
-    def _linear(self, rows: str, weight: NDArray[np.float32]) -> str:
-        """Rows (count, inputs) times a weight (outputs, inputs)."""
-        if self._quantised:
-            return self._product(rows, *quantise(weight))
-        return self._graph.call("FusedMatMul", rows, self._graph.constant(weight), domain=MICROSOFT, transB=1)
+    def _largest_normed(self, name: str) -> float:
+        """What no element of a normalised row exceeds: rows have a mean square of 1, before they are weighed."""
+        return self._shape.width**0.5 * float(np.abs(self._weights[f"{name}.weight"]).max())
 
-    def _product(self, rows: str, weight: NDArray[np.int8], scales: NDArray[np.float32]) -> str:
-        """Rows (count, inputs) times a quantised weight (outputs, inputs)."""
+    def _largest_value(self, layer: int) -> float:
+        """What no element of a layer's values exceeds, nor of any mean of them."""
+        integers, scales = quantise(self._weights[f"layers.{layer}.self_attn.v_proj.weight"])
+        weighed = integers * self._weights[f"layers.{layer}.input_layernorm.weight"]
+        return self._shape.width**0.5 * float((np.linalg.norm(weighed, axis=1) * scales).max())
+
+    def _linear(self, rows: str, weight: NDArray[np.float32], largest: float | None = None) -> str:
+        """Rows (count, inputs) times a weight (outputs, inputs).
+
+        Args:
+            rows: their name.
+            weight: its elements.
+            largest: what no input exceeds in magnitude; None where that is not known.
+        """
+        if not self._quantised:
+            return self._graph.call("FusedMatMul", rows, self._graph.constant(weight), domain=MICROSOFT, transB=1)
+        integers, scales = quantise(weight)
+        if largest is not None:
+            return self._product(rows, integers, scales, largest)
+        by_row = self._graph.call("ReduceMax", self._graph.call("Abs", rows), axes=[-1], keepdims=1)
+        product = self._product(self._graph.call("Div", rows, by_row), integers, scales, 1.0)
+        return self._graph.call("Mul", product, by_row)
+
+    def _product(self, rows: str, weight: NDArray[np.int8], scales: NDArray[np.float32], largest: float) -> str:
+        """Rows (count, inputs) times a quantised weight (outputs, inputs); no input exceeds `largest`."""
         graph = self._graph
-        largest = graph.call("ReduceMax", graph.call("Abs", rows), axes=[-1], keepdims=1)
-        step, zero_point = graph.number(1 / _LARGEST_INPUT), graph.constant(np.array(_ZERO_POINT, dtype=np.uint8))
-        integers = graph.call("QuantizeLinear", graph.call("Div", rows, largest), step, zero_point)
-        constants = graph.constant(weight.T), step, graph.constant(scales), zero_point
-        product = graph.call("MatMulIntegerToFloat", integers, *constants, domain=MICROSOFT)
-        return graph.call("Mul", product, largest)
+        zero_point = graph.constant(np.array(_ZERO_POINT, dtype=np.uint8))
+        coarse, fine = (graph.number(largest / _LARGEST_INPUT / parts) for parts in (1, 2 * _LARGEST_INPUT))
+        first = graph.call("QuantizeLinear", rows, coarse, zero_point)
+        left = graph.call("Sub", rows, graph.call("DequantizeLinear", first, coarse, zero_point))
+        second = graph.call("QuantizeLinear", left, fine, zero_point)
+        # A product each: what a stack of both would give had to be split again, which costs a prompt more time.
+        constants = graph.constant(weight.T), graph.constant(scales), zero_point
+        products = (
+            graph.call("MatMulIntegerToFloat", integers, constants[0], step, *constants[1:], domain=MICROSOFT)
+            for integers, step in ((first, coarse), (second, fine))
+        )
+        return graph.call("Add", *products)
 
 
 def quantise(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:

@@ -97,10 +97,10 @@ class _Reader:
 
     def _products(self) -> Iterator[NDArray[np.float32]]:
         """Weights (outputs, inputs)."""
-        for node in self._nodes:
-            if node.op_type == "MatMulIntegerToFloat":
-                integers, scales = self._constants[node.input[1]], self._constants[node.input[3]]
-                yield np.ascontiguousarray(integers.T.astype(np.float32) * scales[:, None])
+        # Each is in two products in a row, one for each integer of the inputs.
+        for node in [it for it in self._nodes if it.op_type == "MatMulIntegerToFloat"][::2]:
+            integers, scales = self._constants[node.input[1]], self._constants[node.input[3]]
+            yield np.ascontiguousarray(integers.T.astype(np.float32) * scales[:, None])
 
     def _norms(self) -> Iterator[NDArray[np.float32]]:
         for node in self._nodes:
