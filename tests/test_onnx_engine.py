@@ -20,6 +20,7 @@ from secondpass.engines import onnx_network  # noqa: E402
 from secondpass.engines.base import Completion  # noqa: E402
 from secondpass.engines.grammar import FIRST_ANSWER  # noqa: E402
 from secondpass.engines.onnx import OnnxEngine, OnnxSequence  # noqa: E402
+from secondpass.engines.onnx_network import Cache  # noqa: E402
 from secondpass.errors import EngineError, ModelError, PromptTooLong  # noqa: E402
 from secondpass.llvm.passes import PassList  # noqa: E402
 from secondpass.model import llama  # noqa: E402
@@ -188,6 +189,21 @@ def test_the_first_answers_are_the_same_however_many_are_asked_for(engine: OnnxE
     assert len({one.text for one in many}) > 5
     for n in (1, 2, 3, 7):
         assert sequence.answer(n, temperature=1.0, seed=3) == many[:n]
+
+
+def test_answers_that_are_the_same_so_far_are_read_once(engine: OnnxEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    sequence, step, shapes = engine.start(PROMPT), engine.network.step, list[tuple[int, int]]()
+
+    def counted(tokens: np.ndarray, *caches: Cache) -> tuple[np.ndarray, Cache]:
+        shapes.append(tokens.shape)
+        return step(tokens, *caches)
+
+    monkeypatch.setattr(engine.network, "step", counted)
+    many, read = sequence.answer(30, temperature=0.5, seed=3), len(sequence.opening)
+    for branches, tokens in shapes:
+        read += tokens
+        assert branches == len({it.tokens[:read] for it in many if len(it.tokens) > read})
+    assert max(branches for branches, _ in shapes) > shapes[0][0] > 1
 
 
 def test_what_ran_before_changes_no_answer(engine: OnnxEngine) -> None:

@@ -1,8 +1,8 @@
 """Several answers at once: decoding in lockstep under the grammar.
 
 All answers of a batch start at one place and read one token a step, so they have one length at any
-time; an answer that is complete leaves the batch. Each answer draws from a generator of its own and
-sees only its own logits, so it is the same whatever else is in the batch.
+time; an answer that is complete leaves the batch, and answers that are the same so far are read as one. Each
+draws from a generator of its own and sees only its own logits, so it is the same whatever else is in the batch.
 
 The module knows ids and logits; it knows nothing of models and text.
 """
@@ -92,22 +92,24 @@ def decode(
     """
     choose = partial(_choose, temperature=temperature, top_k=top_k, top_p=top_p)
     samples = [_Sample(start, generator) for generator in _generators(seed, n if temperature else 1)]
-    branches.select([0] * len(samples))
-    live, ahead = samples, np.repeat(scores[None], len(samples), axis=0)
+    live, ahead = samples, scores[None]
     while True:
-        for sample, row in zip(live, ahead, strict=True):
-            sample.write(grammar, row, room, choose)
-        going_on = [index for index, sample in enumerate(live) if not sample.written.state.ended]
-        if not going_on:
+        for sample in live:
+            sample.write(grammar, ahead[sample.branch], room, choose)
+        live = [sample for sample in live if not sample.written.state.ended]
+        if not live:
             return [samples[0].written] * n if temperature == 0 else [sample.written for sample in samples]
-        if len(going_on) < len(live):
-            branches.select(going_on)
-            live = [live[index] for index in going_on]
-        unread = np.array([sample.unread for sample in live], dtype=np.int64)
+        going_on: dict[tuple[int, tuple[int, ...]], int] = {}
+        for sample in live:
+            sample.branch = going_on.setdefault((sample.branch, sample.unread), len(going_on))
+        before = [branch for branch, _ in going_on]
+        if before != list(range(len(ahead))):
+            branches.select(before)
+        unread = np.array([tokens for _, tokens in going_on], dtype=np.int64)
         room -= unread.shape[1]
         found = log_probabilities(branches.step(unread))
-        for sample, rows in zip(live, found, strict=True):
-            sample.count_forced(grammar, rows)
+        for sample in live:
+            sample.count_forced(grammar, found[sample.branch])
         ahead = found[:, -1]
 
 
@@ -115,6 +117,8 @@ def decode(
 class _Sample:
     written: Written
     generator: np.random.Generator
+    branch: int = 0
+    """The one that has read what is written."""
     unread: tuple[int, ...] = ()
     """Tokens the model has not read yet: the one chosen, then those the grammar forces after it."""
 
