@@ -7,14 +7,15 @@ own after them:
     tokens           (branches, tokens)                                  ids
     positions        (1, branches x tokens)                              of each token in its sequence
     bias             (branches or 1, tokens, own + tokens)               0, or -inf where a token may not look
-    wanted           (logits,)                                           rows of branches x tokens to give logits of
+    wanted           (logits,)                                           rows of branches x tokens to give logits of: as
+                                                                         many of each branch, the last ones
     prefix_key_0 ... (key_value_heads, 1, 1, prefix, head_width)         likewise prefix_value_0 ...
     own_key_0 ...    (key_value_heads, 1, branches, own, head_width)     likewise own_value_0 ...
     -> logits        (logits, vocabulary)
     -> key_0 ...     (key_value_heads, 1, branches, own + tokens, head_width), likewise value_0 ...
 
 So the prefix is neither copied for each branch nor read once for each: all branches' queries meet it
-in one matrix product.
+in one matrix product. In the last layer rows that are not wanted have keys and values alone.
 
 Weights are 7-bit integers with a scale for each output. An input of a product is two 8-bit integers, the second for
 what rounding to the first leaves: rounded to one alone, inputs change one answer of sixteen. Their scale is a constant
@@ -166,6 +167,21 @@ class _Dimensions:
     """Lengths of the two parts of the past: (prefix, own + tokens)."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Looking:
+    """The rows that look at others in a layer.
+
+    Attributes:
+        rows: which of them, of branches x tokens; all where None.
+        positions: of each in its sequence.
+        bias: as the network's.
+    """
+
+    rows: str | None
+    positions: str
+    bias: str
+
+
 class _Writer:
     def __init__(self, shape: Shape, weights: Weights, quantised: bool) -> None:
         self._shape, self._weights, self._graph = shape, weights, Graph()
@@ -186,13 +202,16 @@ class _Writer:
         dimensions, rotation = self._dimensions(), self._rotation()
         table = self._weights["embed_tokens.weight"]
         residual, added = self._embed(table), ""
+        looking = _Looking(None, "positions", "bias")
         for layer in range(shape.layers):
             normed, residual = self._norm(f"layers.{layer}.input_layernorm", residual, added)
-            added = self._attention(layer, normed, rotation, dimensions)
+            if layer == shape.layers - 1:
+                looking, residual = self._wanted(), graph.call("Gather", residual, "wanted")
+            added = self._attention(layer, normed, looking, rotation, dimensions)
             normed, residual = self._norm(f"layers.{layer}.post_attention_layernorm", residual, added)
             added = self._feed_forward(layer, normed)
         normed, _ = self._norm("norm", residual, added)
-        logits = self._linear(graph.call("Gather", normed, "wanted"), table, self._largest_normed("norm"))
+        logits = self._linear(normed, table, self._largest_normed("norm"))
         graph.output(logits, "logits", np.float32, ("logits", shape.vocabulary))
         return graph.model("llama")
 
@@ -209,6 +228,14 @@ class _Writer:
             scores_by_branch=self._join(graph.integers(heads, group), branches, rest, total),
             parts=self._join(prefix, total),
         )
+
+    def _wanted(self) -> _Looking:
+        """The rows whose logits are wanted."""
+        graph = self._graph
+        of_each = graph.call("Div", graph.call("Shape", "wanted"), self._size("tokens", 0))
+        ends, axes = graph.integers(np.iinfo(np.int64).max), graph.integers(1)
+        bias = graph.call("Slice", "bias", graph.call("Neg", of_each), ends, axes)
+        return _Looking("wanted", graph.call("Gather", "positions", "wanted", axis=1), bias)
 
     def _size(self, tensor: str, axis: int) -> str:
         shape = self._graph.call("Shape", tensor)
@@ -247,12 +274,14 @@ class _Writer:
         )
         return normed, residual
 
-    def _attention(self, layer: int, normed: str, rotation: tuple[str, str], dimensions: _Dimensions) -> str:
+    def _attention(
+        self, layer: int, normed: str, looking: _Looking, rotation: tuple[str, str], dimensions: _Dimensions
+    ) -> str:
         graph, shape = self._graph, self._shape
-        query, key, value = self._project(layer, normed, rotation)
+        query, key, value = self._project(layer, normed, looking, rotation)
         key = self._remember(f"key_{layer}", key, dimensions)
         value = self._remember(f"value_{layer}", value, dimensions)
-        shares = self._shares(layer, query, key, dimensions)
+        shares = self._shares(layer, query, key, looking.bias, dimensions)
         of_prefix, of_own = graph.call_many(2, "Split", shares, dimensions.parts, axis=-1)
         from_prefix = graph.call("MatMul", of_prefix, f"prefix_value_{layer}")
         of_own = graph.call("Reshape", of_own, dimensions.scores_by_branch)
@@ -266,19 +295,33 @@ class _Writer:
         weight = self._weights[f"layers.{layer}.self_attn.o_proj.weight"]
         return self._linear(mixed, weight, self._largest_value(layer))
 
-    def _project(self, layer: int, normed: str, rotation: tuple[str, str]) -> tuple[str, ...]:
-        """Queries, keys and values of the new tokens, (1, heads, branches x tokens, head_width) each."""
+    def _project(self, layer: int, normed: str, looking: _Looking, rotation: tuple[str, str]) -> tuple[str, ...]:
+        """Queries, keys and values, (1, heads, rows, head_width) each; queries of the rows that look alone."""
         graph, shape = self._graph, self._shape
         queries, keys, values = (self._weights[f"layers.{layer}.self_attn.{part}_proj.weight"] for part in "qkv")
         queries = queries * np.float32(shape.head_width**-0.5)  # attention's scale, for free
         heads, shared = shape.heads, shape.key_value_heads
         largest = self._largest_normed(f"layers.{layer}.input_layernorm")
-        projected = self._linear(normed, np.concatenate((queries, keys, values)), largest)
-        by_head = graph.call("Reshape", projected, graph.integers(1, -1, heads + 2 * shared, shape.head_width))
-        by_head = graph.call("Transpose", by_head, perm=[0, 2, 1, 3])
-        turned, value = graph.call_many(2, "Split", by_head, graph.integers(heads + shared, shared), axis=1)
-        turned = graph.call("RotaryEmbedding", turned, "positions", *rotation, domain=MICROSOFT)
-        return *graph.call_many(2, "Split", turned, graph.integers(heads, shared), axis=1), value
+        if looking.rows is None:
+            projected = self._linear(normed, np.concatenate((queries, keys, values)), largest)
+            by_head = self._by_head(projected, heads + 2 * shared)
+            turned, value = graph.call_many(2, "Split", by_head, graph.integers(heads + shared, shared), axis=1)
+            turned = self._turned(turned, looking.positions, rotation)
+            return *graph.call_many(2, "Split", turned, graph.integers(heads, shared), axis=1), value
+        query = self._by_head(self._linear(graph.call("Gather", normed, looking.rows), queries, largest), heads)
+        query = self._turned(query, looking.positions, rotation)
+        by_head = self._by_head(self._linear(normed, np.concatenate((keys, values)), largest), 2 * shared)
+        key, value = graph.call_many(2, "Split", by_head, graph.integers(shared, shared), axis=1)
+        return query, self._turned(key, "positions", rotation), value
+
+    def _by_head(self, projected: str, heads: int) -> str:
+        """Rows of several heads each, as (1, heads, rows, head_width)."""
+        graph = self._graph
+        by_head = graph.call("Reshape", projected, graph.integers(1, -1, heads, self._shape.head_width))
+        return graph.call("Transpose", by_head, perm=[0, 2, 1, 3])
+
+    def _turned(self, by_head: str, positions: str, rotation: tuple[str, str]) -> str:
+        return self._graph.call("RotaryEmbedding", by_head, positions, *rotation, domain=MICROSOFT)
 
     def _remember(self, name: str, new: str, dimensions: _Dimensions) -> str:
         """The branches' own keys or values with the new ones, which the network gives out too."""
@@ -288,14 +331,14 @@ class _Writer:
         sizes = (shape.key_value_heads, 1, "branches", "own + tokens", shape.head_width)
         return graph.output(whole, name, np.float32, sizes)
 
-    def _shares(self, layer: int, query: str, key: str, dimensions: _Dimensions) -> str:
+    def _shares(self, layer: int, query: str, key: str, bias: str, dimensions: _Dimensions) -> str:
         """How much each query takes of each token, prefix first."""
         graph, shape = self._graph, self._shape
         every = graph.call("Reshape", query, graph.integers(shape.key_value_heads, 1, 1, -1, shape.head_width))
         to_prefix = graph.call("FusedMatMul", every, f"prefix_key_{layer}", domain=MICROSOFT, transB=1)
         by_branch = graph.call("Reshape", query, dimensions.queries)
         to_own = graph.call("FusedMatMul", by_branch, key, domain=MICROSOFT, transB=1)
-        to_own = graph.call("Reshape", graph.call("Add", to_own, "bias"), dimensions.scores)
+        to_own = graph.call("Reshape", graph.call("Add", to_own, bias), dimensions.scores)
         return graph.call("Softmax", graph.call("Concat", to_prefix, to_own, axis=-1), axis=-1)
 
     def _feed_forward(self, layer: int, normed: str) -> str:

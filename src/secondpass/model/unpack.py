@@ -71,7 +71,10 @@ class _Reader:
         weights: dict[str, NDArray[np.float32]] = {}
         for layer in range(self._facts.layers):
             name = f"layers.{layer}"
-            parts = np.split(next(products), np.cumsum((heads, shared)) * self._facts.head_width)
+            together = [next(products)]
+            if layer == self._facts.layers - 1:
+                together.append(next(products))  # there queries have a product of their own
+            parts = np.split(np.concatenate(together), np.cumsum((heads, shared)) * self._facts.head_width)
             for part, weight in zip("qkv", parts, strict=True):
                 weights[f"{name}.self_attn.{part}_proj.weight"] = weight
             weights[f"{name}.self_attn.q_proj.weight"] *= np.float32(self._facts.head_width**0.5)  # see the export
