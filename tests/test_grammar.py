@@ -315,12 +315,11 @@ def test_the_counts_of_an_answer_are_the_same_with_and_without_code() -> None:
         assert other.tokens[: len(one.tokens)] == one.tokens
 
 
-def test_answers_that_are_complete_leave_the_batch() -> None:
+def test_answers_join_the_batch_where_they_part_and_leave_it_when_they_are_complete() -> None:
     model = RandomModel(3, 5.0)
     decode(model, GRAMMAR, Written(FIRST_ANSWER), log_probabilities(model.after(())), 50, n=12, temperature=1.0)
-    assert model.sizes[0] == 12
-    assert model.sizes == sorted(model.sizes, reverse=True)
-    assert model.sizes[-1] < 12
+    assert model.sizes[0] == 1  # all begin alike
+    assert 1 <= model.sizes[-1] < max(model.sizes) <= 12
 
 
 def test_greedy_answers_are_decoded_once() -> None:
