@@ -386,9 +386,9 @@ class _Writer:
         left = graph.call("Sub", rows, graph.call("DequantizeLinear", first, coarse, zero_point))
         second = graph.call("QuantizeLinear", left, fine, zero_point)
         # A product each: what a stack of both would give had to be split again, which costs a prompt more time.
-        constants = graph.constant(weight.T), graph.constant(scales), zero_point
+        by_input, by_output = graph.constant(weight.T), graph.constant(scales)
         products = (
-            graph.call("MatMulIntegerToFloat", integers, constants[0], step, *constants[1:], domain=MICROSOFT)
+            graph.call("MatMulIntegerToFloat", integers, by_input, step, by_output, zero_point, domain=MICROSOFT)
             for integers, step in ((first, coarse), (second, fine))
         )
         return graph.call("Add", *products)
