@@ -1,20 +1,34 @@
 """Is an answer worth more after feedback than without? Ways to spend the same number of answers, against sampling.
 
     python benchmarks/feedback.py build/corpus data/labels-instructions.parquet --limit 700 --out build/feedback-ways
+    python benchmarks/feedback.py build/corpus data/labels-instructions.parquet --ways samples hot-after-greedy \
+        --answers 10 20 50 --limit 1000 --out build/feedback-ways
 
-All ways ask the same model for the same number of answers a function, at its temperature, -Oz as back-up: samples; a
-greedy answer, then samples after the feedback on it; those two in turn; half the samples, then as many after the
-feedback on the best of them; the most probable answers; fewer of these, then the most probable ones after the feedback
-on the best of them. Prints the share of the labels' gain, of all functions together and in the mean of the
-functions, and the 95 % interval of the first one's difference from sampling (functions drawn again, with replacement).
-Answers are kept in OUT: a run that was killed goes on.
+All ways ask the same model for the same number of answers a function, -Oz as back-up. The warm temperature is the one
+the model names, the hot one an option:
+
+    samples              warm samples, which all others are compared with
+    hot                  hot samples
+    after-greedy         a greedy answer, then warm samples after the feedback on it
+    hot-after-greedy     the same with hot samples
+    after-best           half the answers warm samples, the others warm ones after the feedback on the best of them
+    hot-after-best       the same with hot samples after the feedback
+    probable             the most probable answers
+    probable-after-greedy  a greedy answer, then the most probable ones after the feedback on it
+    probable-after-best  a third of the answers the most probable ones, then the most probable ones after the feedback
+                         on the best of them
+    hot-after-probable   the four most probable answers, then hot samples after the feedback on each of them in turn
+
+and mixtures of what was asked for. Prints for each number of answers the share of the labels' gain, of all functions
+together and in the mean of the functions, and the 95 % interval of the first one's difference from warm samples
+(functions drawn again, with replacement). Answers are kept in OUT: a run that was killed goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -25,15 +39,17 @@ from numpy.typing import NDArray
 
 from secondpass.corpus import SPLITS
 from secondpass.corpus.store import Corpus
+from secondpass.engines.base import Completion
 from secondpass.errors import PromptTooLong, run_script
 from secondpass.evaluate.cache import Cache
-from secondpass.evaluate.cases import Case, Trials, Tried, read_cases
+from secondpass.evaluate.cases import Case, Tried, read_cases
 from secondpass.evaluate.models import Model
 from secondpass.model.manifest import SHIPPED, Manifest
+from secondpass.progress import progress_bar
 from secondpass.prompt import Form, Objective
-from secondpass.strategies.base import Session
+from secondpass.strategies.base import HOTTEST, Session, Strategy
 from secondpass.strategies.sampling import Sample, Then
-from secondpass.strategies.tree import Priority, in_order
+from secondpass.strategies.tree import Priority, PriorityAfterFeedback, in_order
 from secondpass.tuner.labels import read_labels
 
 DRAWS = 2_000
@@ -47,6 +63,7 @@ class AfterTheBest:
     first: int
     after: int
     temperature: float
+    temperature_after: float
     seed: int = 0
 
     def run(self, session: Session) -> None:
@@ -57,7 +74,7 @@ class AfterTheBest:
         best = session.attempts[min(usable)[1]]
         with suppress(PromptTooLong):
             sequence = session.prompt.extend(best.completion, best.verdict.feedback(Form.FAST))
-            seconds = session.answer(self.after, self.temperature, self.seed + 1, sequence=sequence)
+            seconds = session.answer(self.after, self.temperature_after, self.seed + 1, sequence=sequence)
             session.judge(seconds, [best.sample] * self.after, 1)
 
 
@@ -81,6 +98,88 @@ class ProbableAfterTheBest:
                 session.judge([sequence.completion(path.written)], [best.sample], 1)
 
 
+@dataclass(frozen=True, slots=True)
+class AfterTheProbable:
+    """The most probable answers, then samples after the feedback on each of them in turn."""
+
+    n: int
+    temperature: float
+    first: int = 4
+
+    def run(self, session: Session) -> None:
+        session.work(Priority(min(self.first, self.n)))
+        followed: list[tuple[int, list[Completion]]] = []
+        each = -(-(self.n - self.first) // len(session.attempts))
+        for it in session.attempts if each > 0 else ():
+            with suppress(PromptTooLong):
+                sequence = session.prompt.extend(it.completion, it.verdict.feedback(Form.FAST))
+                followed.append((it.sample, sequence.answer(each, self.temperature, it.sample)))
+        for turn in range(each):
+            for sample, completions in followed:
+                session.count(session.affordable(1))
+                session.judge([completions[turn]], [sample], 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A way to spend answers.
+
+    Attributes:
+        strategy: that spends so many.
+        anytime: whether its first answers are those it gives when it may spend no more.
+    """
+
+    strategy: Callable[[int], Strategy]
+    anytime: bool = True
+
+
+def ways(warm: float, hot: float) -> dict[str, Way]:
+    """All ways, at these temperatures."""
+
+    def after_greedy(temperature: float) -> Way:
+        return Way(lambda n: Sample(n, temperature, 0, Then.SAMPLED, Form.FAST))
+
+    def after_best(temperature: float) -> Way:
+        return Way(lambda n: AfterTheBest(half(n), n - half(n), warm, temperature), anytime=False)
+
+    return {
+        SAMPLES: Way(lambda n: Sample(n, warm)),
+        "hot": Way(lambda n: Sample(n, hot)),
+        "after-greedy": after_greedy(warm),
+        "hot-after-greedy": after_greedy(hot),
+        "after-best": after_best(warm),
+        "hot-after-best": after_best(hot),
+        "probable": Way(Priority),
+        "probable-after-greedy": Way(PriorityAfterFeedback),
+        "probable-after-best": Way(lambda n: ProbableAfterTheBest(few(n), n - few(n)), anytime=False),
+        "hot-after-probable": Way(lambda n: AfterTheProbable(n, hot)),
+    }
+
+
+def half(n: int) -> int:
+    """Half the answers, or one more."""
+    return n - n // 2
+
+
+def few(n: int) -> int:
+    """A third of the answers, or nearly."""
+    return max(1, round(0.3 * n))
+
+
+MIXTURES: dict[str, tuple[str, Callable[[int], int], str]] = {
+    "a greedy answer, then samples": ("after-greedy", lambda n: 1, SAMPLES),
+    "half after-greedy, half samples": ("after-greedy", half, SAMPLES),
+    "half hot, half samples": ("hot", half, SAMPLES),
+    "half hot-after-greedy, half samples": ("hot-after-greedy", half, SAMPLES),
+    "half probable, half samples": ("probable", half, SAMPLES),
+    "half hot-after-probable, half samples": ("hot-after-probable", half, SAMPLES),
+    "half probable-after-greedy, half samples": ("probable-after-greedy", half, SAMPLES),
+    "half probable-after-greedy, half hot-after-greedy": ("probable-after-greedy", half, "hot-after-greedy"),
+    "half probable, half hot-after-greedy": ("probable", half, "hot-after-greedy"),
+}
+"""The first answers of one anytime way, this many of `n`, then the first of another one."""
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("corpus", type=Path)
@@ -88,54 +187,58 @@ def main() -> int:
     parser.add_argument("--model", type=Path, default=SHIPPED, help="one that was trained on Fast Feedback")
     parser.add_argument("--split", choices=SPLITS, default="test")
     parser.add_argument("--limit", type=int, default=None, help="only the first functions by hash")
-    parser.add_argument("--answers", type=int, default=10)
+    parser.add_argument("--after", type=int, default=0, help="and of these not the first so many")
+    parser.add_argument("--ways", nargs="+", choices=list(ways(1, 1)), default=list(ways(1, 1)))
+    parser.add_argument("--answers", type=int, nargs="+", default=[10])
+    parser.add_argument("--hot", type=float, default=1.6, help=f"the hot temperature, up to {HOTTEST:g}")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     labels = read_labels(options.labels, Objective.INSTRUCTIONS)
-    cases = read_cases(Corpus(options.corpus), labels, options.split, options.limit)
-    manifest, n = Manifest.read(options.model), options.answers
-    warm, half, few = manifest.temperature, n // 2, max(1, round(0.3 * n))
-    ways = {
-        SAMPLES: Sample(n, warm),
-        "a greedy answer, then samples after its feedback": Sample(n, warm, 0, Then.SAMPLED, Form.FAST),
-        f"{n - half} samples, then {half} after the best one's feedback": AfterTheBest(n - half, half, warm),
-        f"the {n} most probable": Priority(n),
-        f"the {few} most probable, then the {n - few} after the best one's feedback": ProbableAfterTheBest(
-            few, n - few
-        ),
+    cases = read_cases(Corpus(options.corpus), labels, options.split, options.limit)[options.after :]
+    warm = Manifest.read(options.model).temperature
+    asked = {name: way for name, way in ways(warm, options.hot).items() if name in {SAMPLES, *options.ways}}
+    models = {
+        (name, n): Model(options.model, way.strategy(n), name, workers=options.workers)
+        for name, way in asked.items()
+        for n in ([max(options.answers)] if way.anytime else options.answers)
     }
-    with Cache(options.out) as cache:
-        found = {
-            name: cache.tried(Model(options.model, way, f"way {number}", workers=options.workers), cases, None)
-            for number, (name, way) in enumerate(ways.items())
+    with Cache(options.out) as cache, progress_bar() as progress:
+        cache.ask("the model", list(models.values()), cases, progress)
+        found = {key: cache.tried(model, cases) for key, model in models.items()}
+    print(f"{len(cases)} functions of the split '{options.split}', warm is {warm:g}, hot {options.hot:g}")
+    for n in options.answers:
+        tried: dict[str, list[Sequence[Tried]]] = {
+            name: [found[name, max(options.answers) if way.anytime else n][case.key].tried[:n] for case in cases]
+            for name, way in asked.items()
         }
-    rows = {name: smallest(cases, trials, n) for name, trials in found.items()}
-    plain, after, *_ = found.values()
-    mixed = f"a greedy answer, {n - 1 - half} samples after its feedback and {half} without"
-    rows[mixed] = np.minimum(smallest(cases, after, n - half), smallest(cases, plain, half))
-    print(f"{len(cases)} functions of the split '{options.split}', {n} answers at temperature {warm:g}\n")
-    print("| | of the labels' gain | in the mean | against sampling | better | worse |\n|---|---:|---:|---:|---:|---:|")
-    oz, label = (np.array([getattr(case, name) for case in cases]) for name in ("oz", "best"))
-    for name, left in rows.items():
-        share = (oz - left).sum() / (oz - label).sum()
-        mean = (1 - left / oz).mean() / (1 - label / oz).mean()
-        compared = "| |"
-        if name != SAMPLES:
-            more = rows[SAMPLES] - left
-            low, high = interval(more, oz - label)
-            compared = f"{low:+.1%} to {high:+.1%} | {(more > 0).sum()} | {(more < 0).sum()}"
-        print(f"| {name} | {share:.1%} | {mean:.1%} | {compared} |")
+        for title, (one, share, other) in MIXTURES.items():
+            if {one, other} <= asked.keys():
+                first = share(n)
+                tried[title] = [[*a[:first], *b[: n - first]] for a, b in zip(tried[one], tried[other], strict=True)]
+        print_table(n, cases, {title: smallest(cases, it) for title, it in tried.items()})
     return 0
 
 
-def smallest(cases: Sequence[Case], trials: Mapping[str, Trials], n: int) -> NDArray[np.int64]:
-    """What the best of each function's first n answers leaves of it, -Oz at most."""
+def print_table(n: int, cases: Sequence[Case], rows: dict[str, NDArray[np.int64]]) -> None:
+    print(f"\n| {n} answers | of the labels' gain | in the mean | against samples | better | worse |")
+    print("|---|---:|---:|---:|---:|---:|")
+    oz, label = (np.array([getattr(case, name) for case in cases]) for name in ("oz", "best"))
+    for title, left in rows.items():
+        share = (oz - left).sum() / (oz - label).sum()
+        mean = (1 - left / oz).mean() / (1 - label / oz).mean()
+        compared = "| |"
+        if title != SAMPLES:
+            more = rows[SAMPLES] - left
+            low, high = interval(more, oz - label)
+            compared = f"{low:+.1%} to {high:+.1%} | {(more > 0).sum()} | {(more < 0).sum()}"
+        print(f"| {title} | {share:.1%} | {mean:.1%} | {compared} |")
 
-    def usable(tried: Sequence[Tried]) -> list[int]:
-        return [it.count for it in tried[:n] if it.count is not None]
 
-    return np.array([min([case.oz, *usable(trials[case.key].tried)]) for case in cases])
+def smallest(cases: Sequence[Case], tried: Sequence[Sequence[Tried]]) -> NDArray[np.int64]:
+    """What the best of each function's answers leaves of it, -Oz at most."""
+    usable = ([it.count for it in some if it.count is not None] for some in tried)
+    return np.array([min([case.oz, *counts]) for case, counts in zip(cases, usable, strict=True)])
 
 
 def interval(more: NDArray[np.int64], possible: NDArray[np.int64]) -> tuple[float, float]:

@@ -29,7 +29,7 @@ from secondpass.strategies.portfolio import Portfolio
 from secondpass.strategies.sampling import Sample, Then
 from secondpass.strategies.searching import Search
 from secondpass.strategies.single import Feedback, Single
-from secondpass.strategies.tree import Beam, Priority
+from secondpass.strategies.tree import Beam, Priority, PriorityAfterFeedback
 from secondpass.tuner.coreset import coreset
 from secondpass.tuner.portfolio import shipped
 
@@ -70,6 +70,7 @@ ALL = [
     Iterate(3),
     Iterate(2, 1.5, starts=2),
     Priority(12),
+    PriorityAfterFeedback(12),
     Beam(12),
     Portfolio(12),
 ]
@@ -293,6 +294,14 @@ def test_priority_sampling_expands_the_most_probable_prefix_each_time(session):
     assert found == plain_priority(session().prompt, 6)
 
 
+def test_priority_sampling_after_feedback_is_that_of_the_longer_sequence(session):
+    first, *others = session().work(PriorityAfterFeedback(5))
+    assert first.completion == session().work(Single())[0].completion
+    assert {(it.turn, it.sample) for it in others} == {(1, 0)}
+    prompt = session().prompt.extend(first.completion, first.verdict.feedback(Form.FAST))
+    assert [it.completion.tokens for it in others] == plain_priority(prompt, 4)
+
+
 def plain_priority(prompt, n):
     queue, answers, number = [(0.0, 0, prompt)], [], 1
     while len(answers) < n:
@@ -300,7 +309,7 @@ def plain_priority(prompt, n):
         while not at.ended:
             scores = at.next_log_probabilities(allowed_only=True)
             best = int(scores.argmax())
-            if at.written.state.place.name == "LIST":
+            if at.written.state.place.name in ("FIRST_LINE", "LIST"):
                 for token in map(int, at.allowed()):
                     if token != best:
                         cost = -(at.written.log_probability + scores[token])

@@ -411,7 +411,11 @@ class _Run:
             ]
             if manifest.takes_feedback:
                 then = self._sampled(model, manifest.temperature, Then.GREEDY)
-                curves.insert(1, by_compiles("samples with feedback", self.cases, then, marks, each_with_its_feedback))
+                after = self._asked(model, ways.PRIORITY_THEN)
+                curves[1:1] = [
+                    by_compiles("samples with feedback", self.cases, then, marks, each_with_its_feedback),
+                    by_compiles("Priority Sampling after feedback", self.cases, after, marks),
+                ]
             short = [mark for mark in marks if mark <= ways.CORESET]
             curves += [
                 by_compiles("coreset", self.cases, self._coreset, short),

@@ -12,10 +12,11 @@ from secondpass.strategies.portfolio import Portfolio
 from secondpass.strategies.sampling import Sample, Then
 from secondpass.strategies.searching import Search
 from secondpass.strategies.single import Feedback, Single
-from secondpass.strategies.tree import Beam, Priority
+from secondpass.strategies.tree import Beam, Priority, PriorityAfterFeedback
 
 GREEDY, ITERATED, ITERATED_WARM = "greedy", "iteration", "warm iteration"
-PRIORITY, PORTFOLIO, WHOLE_PORTFOLIO = "priority", "portfolio", "whole portfolio"
+PRIORITY, PRIORITY_THEN = "priority", "priority after feedback"
+PORTFOLIO, WHOLE_PORTFOLIO = "portfolio", "whole portfolio"
 TEN, STEPS, CORESET, COMPILES = 10, 5, 50, 400
 _SEARCHED = (2, 5, 10, 20, 50, 100)
 """Budgets at which strategies are run anew: their first answers are not those of a smaller budget."""
@@ -88,6 +89,7 @@ class Ways:
         yield self._samples(self.manifest.temperature)
         if self.manifest.takes_feedback:
             yield self._samples(self.manifest.temperature, Then.GREEDY)
+            yield PRIORITY_THEN, Way(PriorityAfterFeedback(self.answers, self.manifest.feedback_form))
         yield PRIORITY, Way(Priority(self.answers))
         yield WHOLE_PORTFOLIO, Way(Portfolio(min(self.answers, CORESET)))
         for budget in budgets(self.answers):

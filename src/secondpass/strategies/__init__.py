@@ -11,6 +11,7 @@ NAMES = {
     "sample": "sampled answers",
     "sample-then-feedback": "sampled answers, each followed by a greedy one after feedback",
     "feedback-then-sample": "one greedy answer, then sampled ones after the feedback on it",
+    "feedback-then-priority": "one greedy answer, then the most probable ones after the feedback on it",
     "iterate": "feedback again and again, until the model is sure or foresaw the count",
     "priority": "the model's most probable answers: Priority Sampling",
     "beam": "the model's most probable answers: beam search",

@@ -225,18 +225,18 @@ class Session:
             self.unread = error
             return self.engine.start(prompt, abridged=True)
 
-    def branching(self) -> BranchingSequence:
-        """The prompt, for strategies that search.
+    def branching(self, sequence: Sequence | None = None) -> BranchingSequence:
+        """The prompt, or another sequence, for strategies that search.
 
         Raises:
             EngineError: the engine does not show what the model holds probable.
         """
-        prompt: Any = self.prompt
-        if not hasattr(prompt, "tree"):
+        found: Any = self.prompt if sequence is None else sequence
+        if not hasattr(found, "tree"):
             raise EngineError(
                 f"the engine of {self.engine.name!r} does not show probabilities; take a strategy that samples"
             )
-        return prompt
+        return found
 
     @property
     def compiles(self) -> int:

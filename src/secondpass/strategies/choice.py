@@ -12,11 +12,11 @@ from secondpass.strategies.portfolio import Portfolio
 from secondpass.strategies.sampling import Sample, Then
 from secondpass.strategies.searching import Search
 from secondpass.strategies.single import Feedback, Single
-from secondpass.strategies.tree import Beam, Priority
+from secondpass.strategies.tree import Beam, Priority, PriorityAfterFeedback
 
 _ONE_ANSWER = ("single", "feedback")
-_COLD = (*_ONE_ANSWER, "priority", "beam", "portfolio", "search")
-_FEEDBACK = ("feedback", "sample-then-feedback", "feedback-then-sample", "iterate")
+_COLD = (*_ONE_ANSWER, "feedback-then-priority", "priority", "beam", "portfolio", "search")
+_FEEDBACK = ("feedback", "sample-then-feedback", "feedback-then-sample", "feedback-then-priority", "iterate")
 _SEARCH_ANSWERS = 10
 
 
@@ -68,6 +68,8 @@ def choose(
             found = Sample(answers, warm, seed, Then.GREEDY, form, top_k, top_p)
         case "feedback-then-sample":
             found = Sample(answers, warm, seed, Then.SAMPLED, form, top_k, top_p)
+        case "feedback-then-priority":
+            found = PriorityAfterFeedback(answers, form)
         case "iterate":
             found = Iterate(answers, temperature or 0.0, seed, form, top_k=top_k, top_p=top_p)
         case "priority":

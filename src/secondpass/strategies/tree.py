@@ -1,14 +1,18 @@
-"""What the model holds most probable: Priority Sampling, and beam search. Nothing is drawn, no list comes twice."""
+"""What the model holds most probable: Priority Sampling, also after feedback, and beam search; nothing is drawn."""
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count, islice
 
 from secondpass.engines.search import Branch, Path, Tree
+from secondpass.errors import PromptTooLong
+from secondpass.prompt import Form
 from secondpass.strategies.base import Session, check_answers
+from secondpass.strategies.single import check_feedback
 
 _AT_ONCE = 16
 """Branches completed together."""
@@ -38,6 +42,35 @@ class Priority:
         for sample, path in enumerate(islice(in_order(sequence.tree(), self.n), self.n)):
             session.count(session.affordable(1, distinct=True))
             session.judge([sequence.completion(path.written)], [sample])
+
+
+@dataclass(frozen=True, slots=True)
+class PriorityAfterFeedback:
+    """A greedy answer, then those that Priority Sampling finds after the feedback on it.
+
+    Attributes:
+        n: answers.
+        form: of the feedback. Whatever it is, the answers after it are without code.
+    """
+
+    n: int
+    form: Form = Form.FAST
+
+    def __post_init__(self) -> None:
+        """Check the settings; raises InputError."""
+        check_answers(self.n)
+
+    def run(self, session: Session) -> None:
+        """See `base.Strategy`."""
+        check_feedback(session)
+        session.judge(session.answer(code=self.form is not Form.FAST), [0], form=self.form)
+        first = session.attempts[-1]
+        with suppress(PromptTooLong):  # no room for a second answer: the first one stands
+            extended = session.prompt.extend(first.completion, first.verdict.feedback(self.form))
+            sequence = session.branching(extended)
+            for path in islice(in_order(sequence.tree(), self.n - 1), self.n - 1):
+                session.count(session.affordable(1))
+                session.judge([sequence.completion(path.written)], [0], turn=1)
 
 
 @dataclass(slots=True, order=True)
