@@ -296,7 +296,7 @@ def test_models_are_asked_in_all_ways_together(labelled, tmp_path):
         workers=1,
     )
     evaluate(request, lambda name, _done, _all: named.append(name))
-    assert [name for name in dict.fromkeys(named) if "strategies" in name] == ["a: 13 strategies", "b: 14 strategies"]
+    assert [name for name in dict.fromkeys(named) if "strategies" in name] == ["a: 13 strategies", "b: 15 strategies"]
     assert not [name for name in named if name.startswith(("a-", "b-")) and not name.endswith("finished")]
 
 
