@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -216,23 +216,26 @@ def main() -> int:
             if {one, other} <= asked.keys():
                 first = share(n)
                 tried[title] = [[*a[:first], *b[: n - first]] for a, b in zip(tried[one], tried[other], strict=True)]
-        print_table(n, cases, {title: smallest(cases, it) for title, it in tried.items()})
+        print_table(n, cases, tried)
     return 0
 
 
-def print_table(n: int, cases: Sequence[Case], rows: dict[str, NDArray[np.int64]]) -> None:
-    print(f"\n| {n} answers | of the labels' gain | in the mean | against samples | better | worse |")
-    print("|---|---:|---:|---:|---:|---:|")
+def print_table(n: int, cases: Sequence[Case], found: Mapping[str, Sequence[Sequence[Tried]]]) -> None:
+    print(f"\n| {n} answers | different lists | of the labels' gain | in the mean | against samples | better | worse |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
     oz, label = (np.array([getattr(case, name) for case in cases]) for name in ("oz", "best"))
-    for title, left in rows.items():
+    plain = smallest(cases, found[SAMPLES])
+    for title, tried in found.items():
+        left = smallest(cases, tried)
+        lists = np.mean([len({it.passes for it in some}) for some in tried])
         share = (oz - left).sum() / (oz - label).sum()
         mean = (1 - left / oz).mean() / (1 - label / oz).mean()
         compared = "| |"
         if title != SAMPLES:
-            more = rows[SAMPLES] - left
+            more = plain - left
             low, high = interval(more, oz - label)
             compared = f"{low:+.1%} to {high:+.1%} | {(more > 0).sum()} | {(more < 0).sum()}"
-        print(f"| {title} | {share:.1%} | {mean:.1%} | {compared} |")
+        print(f"| {title} | {lists:.1f} | {share:.1%} | {mean:.1%} | {compared} |")
 
 
 def smallest(cases: Sequence[Case], tried: Sequence[Sequence[Tried]]) -> NDArray[np.int64]:

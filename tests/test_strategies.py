@@ -298,8 +298,10 @@ def test_priority_sampling_after_feedback_is_that_of_the_longer_sequence(session
     first, *others = session().work(PriorityAfterFeedback(5))
     assert first.completion == session().work(Single())[0].completion
     assert {(it.turn, it.sample) for it in others} == {(1, 0)}
+    assert not any(it.verdict.answer.sure for it in others)
     prompt = session().prompt.extend(first.completion, first.verdict.feedback(Form.FAST))
-    assert [it.completion.tokens for it in others] == plain_priority(prompt, 4)
+    again = prompt.append([session().engine.grammar.try_again])
+    assert [it.completion.tokens for it in others] == plain_priority(again, 4)
 
 
 def plain_priority(prompt, n):
@@ -309,7 +311,7 @@ def plain_priority(prompt, n):
         while not at.ended:
             scores = at.next_log_probabilities(allowed_only=True)
             best = int(scores.argmax())
-            if at.written.state.place.name in ("FIRST_LINE", "LIST"):
+            if at.written.state.place.name == "LIST":
                 for token in map(int, at.allowed()):
                     if token != best:
                         cost = -(at.written.log_probability + scores[token])

@@ -182,6 +182,11 @@ class Grammar:
             return None
         return (*(self._words[word] for word in passes), self._single[COUNT_FROM])
 
+    @property
+    def try_again(self) -> int:
+        """The first line of an answer to a feedback that is not sure of the list before."""
+        return self._single[TRY_AGAIN]
+
     def forced(self, state: State) -> tuple[int, ...]:
         """The tokens every answer goes on with from here, whatever its reader thinks of them.
 

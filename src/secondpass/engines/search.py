@@ -89,6 +89,12 @@ class Tree:
         self._last = len(root.written.tokens) + room
         self.root = root
 
+    def trying_again(self) -> Tree:
+        """The answers to a feedback that are not sure of the list before; its sequence has no answer begun."""
+        choice = self.choices(self.root)
+        again = self.taken(choice, int(choice.allowed.searchsorted(self._grammar.try_again)))
+        return Tree(self._network, self._grammar, self._prefix, again, self._last - len(again.written.tokens))
+
     def choices(self, branch: Branch) -> Choice:
         """What may come next in a branch that was read."""
         assert branch.scores is not None

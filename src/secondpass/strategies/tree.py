@@ -48,6 +48,8 @@ class Priority:
 class PriorityAfterFeedback:
     """A greedy answer, then those that Priority Sampling finds after the feedback on it.
 
+    "I am sure!" goes with the list before: whoever asks for more answers has them begin with "Let me try again."
+
     Attributes:
         n: answers.
         form: of the feedback. Whatever it is, the answers after it are without code.
@@ -68,7 +70,8 @@ class PriorityAfterFeedback:
         with suppress(PromptTooLong):  # no room for a second answer: the first one stands
             extended = session.prompt.extend(first.completion, first.verdict.feedback(self.form))
             sequence = session.branching(extended)
-            for path in islice(in_order(sequence.tree(), self.n - 1), self.n - 1):
+            tree = sequence.tree().trying_again()
+            for path in islice(in_order(tree, self.n - 1), self.n - 1):
                 session.count(session.affordable(1))
                 session.judge([sequence.completion(path.written)], [0], turn=1)
 
