@@ -4,8 +4,7 @@
     python benchmarks/feedback.py build/corpus data/labels-instructions.parquet --ways samples hot-after-greedy \
         --answers 10 20 50 --limit 1000 --out build/feedback-ways
 
-All ways ask the same model for the same number of answers a function, -Oz as back-up. The warm temperature is the one
-the model names, the hot one an option:
+All ways ask the same model for the same number of answers a function, -Oz as back-up, at a warm or a hot temperature:
 
     samples              warm samples, which all others are compared with
     hot                  hot samples
@@ -43,6 +42,8 @@ from secondpass.engines.base import Completion
 from secondpass.errors import PromptTooLong, run_script
 from secondpass.evaluate.cache import Cache
 from secondpass.evaluate.cases import Case, Tried, read_cases
+from secondpass.evaluate.curves import by_answers
+from secondpass.evaluate.figures import curve_plots, save
 from secondpass.evaluate.models import Model
 from secondpass.model.manifest import SHIPPED, Manifest
 from secondpass.progress import progress_bar
@@ -190,13 +191,15 @@ def main() -> int:
     parser.add_argument("--after", type=int, default=0, help="and of these not the first so many")
     parser.add_argument("--ways", nargs="+", choices=list(ways(1, 1)), default=list(ways(1, 1)))
     parser.add_argument("--answers", type=int, nargs="+", default=[10])
+    parser.add_argument("--warm", type=float, help="the warm temperature (default: the model's)")
     parser.add_argument("--hot", type=float, default=1.6, help=f"the hot temperature, up to {HOTTEST:g}")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--plot", type=Path, metavar="FOLDER", help="write feedback.png and .svg there")
     options = parser.parse_args()
     labels = read_labels(options.labels, Objective.INSTRUCTIONS)
     cases = read_cases(Corpus(options.corpus), labels, options.split, options.limit)[options.after :]
-    warm = Manifest.read(options.model).temperature
+    warm = options.warm or Manifest.read(options.model).temperature
     asked = {name: way for name, way in ways(warm, options.hot).items() if name in {SAMPLES, *options.ways}}
     models = {
         (name, n): Model(options.model, way.strategy(n), name, workers=options.workers)
@@ -207,6 +210,11 @@ def main() -> int:
         cache.ask("the model", list(models.values()), cases, progress)
         found = {key: cache.tried(model, cases) for key, model in models.items()}
     print(f"{len(cases)} functions of the split '{options.split}', warm is {warm:g}, hot {options.hot:g}")
+    if options.plot:
+        marks, most = range(1, max(options.answers) + 1), max(options.answers)
+        curves = [by_answers(name, cases, found[name, most], marks) for name, way in asked.items() if way.anytime]
+        title = f"{len(cases):,} functions of the split '{options.split}'"
+        save(curve_plots({title: curves}, "answers a function"), options.plot, "feedback")
     for n in options.answers:
         tried: dict[str, list[Sequence[Tried]]] = {
             name: [found[name, max(options.answers) if way.anytime else n][case.key].tried[:n] for case in cases]
