@@ -71,7 +71,8 @@ class Flavour:
 FLAVOURS = {
     "plain": Flavour("-Oz"),
     "sections": Flavour("-Oz -ffunction-sections -fdata-sections", "-Wl,--gc-sections"),
-    "outliner": Flavour("-Oz -mllvm -enable-machine-outliner"),
+    # The linker's clang has no use for the option, and some programs are built with -Werror.
+    "outliner": Flavour("-Oz --start-no-unused-arguments -mllvm -enable-machine-outliner --end-no-unused-arguments"),
     "debug": Flavour("-Oz -g"),
     "thumb": Flavour("-Oz -mthumb", target="arm-linux-gnueabihf"),
     "aarch64": Flavour("-Oz", target="aarch64-linux-gnu"),
