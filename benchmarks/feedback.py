@@ -6,21 +6,22 @@
 
 All ways ask the same model for the same number of answers a function, -Oz as back-up, at a warm or a hot temperature:
 
-    samples              warm samples, which all others are compared with
-    hot                  hot samples
-    after-greedy         a greedy answer, then warm samples after the feedback on it
-    hot-after-greedy     the same with hot samples
-    after-best           half the answers warm samples, the others warm ones after the feedback on the best of them
-    hot-after-best       the same with hot samples after the feedback
-    probable             the most probable answers
+    samples                warm samples, which all others are compared with
+    hot                    hot samples
+    after-greedy           a greedy answer, then warm samples after the feedback on it
+    hot-after-greedy       the same with hot samples
+    after-best             half the answers warm samples, the others warm ones after the feedback on the best of them
+    hot-after-best         the same with hot samples after the feedback
+    probable               the most probable answers
     probable-after-greedy  a greedy answer, then the most probable ones after the feedback on it
-    probable-after-best  a third of the answers the most probable ones, then the most probable ones after the feedback
-                         on the best of them
-    hot-after-probable   the four most probable answers, then hot samples after the feedback on each of them in turn
+    probable-after-best    a third of the answers the most probable ones, then the most probable ones after the feedback
+                           on the best of them
+    hot-after-probable     the four most probable answers, then hot samples after the feedback on each of them in turn
 
-and mixtures of what was asked for. Prints for each number of answers the share of the labels' gain, of all functions
-together and in the mean of the functions, and the 95 % interval of the first one's difference from warm samples
-(functions drawn again, with replacement). Answers are kept in OUT: a run that was killed goes on.
+and mixtures of what was asked for. Prints for each number of answers how many different lists they are in the mean, the
+share of the labels' gain, of all functions together and in the mean of the functions, and the 95 % interval of the
+first one's difference from warm samples (functions drawn again, with replacement). Answers are kept in OUT: a run that
+was killed goes on.
 """
 
 from __future__ import annotations
@@ -201,23 +202,24 @@ def main() -> int:
     cases = read_cases(Corpus(options.corpus), labels, options.split, options.limit)[options.after :]
     warm = options.warm or Manifest.read(options.model).temperature
     asked = {name: way for name, way in ways(warm, options.hot).items() if name in {SAMPLES, *options.ways}}
+    most = max(options.answers)
     models = {
         (name, n): Model(options.model, way.strategy(n), name, workers=options.workers)
         for name, way in asked.items()
-        for n in ([max(options.answers)] if way.anytime else options.answers)
+        for n in ([most] if way.anytime else options.answers)
     }
     with Cache(options.out) as cache, progress_bar() as progress:
         cache.ask("the model", list(models.values()), cases, progress)
         found = {key: cache.tried(model, cases) for key, model in models.items()}
     print(f"{len(cases)} functions of the split '{options.split}', warm is {warm:g}, hot {options.hot:g}")
     if options.plot:
-        marks, most = range(1, max(options.answers) + 1), max(options.answers)
-        curves = [by_answers(name, cases, found[name, most], marks) for name, way in asked.items() if way.anytime]
+        anytime = [name for name, way in asked.items() if way.anytime]
+        curves = [by_answers(name, cases, found[name, most], range(1, most + 1)) for name in anytime]
         title = f"{len(cases):,} functions of the split '{options.split}'"
         save(curve_plots({title: curves}, "answers a function"), options.plot, "feedback")
     for n in options.answers:
         tried: dict[str, list[Sequence[Tried]]] = {
-            name: [found[name, max(options.answers) if way.anytime else n][case.key].tried[:n] for case in cases]
+            name: [found[name, most if way.anytime else n][case.key].tried[:n] for case in cases]
             for name, way in asked.items()
         }
         for title, (one, share, other) in MIXTURES.items():

@@ -12,7 +12,7 @@ from secondpass.engines.base import Completion, Sequence
 from secondpass.errors import InputError, PromptTooLong
 from secondpass.prompt import Form
 from secondpass.strategies.base import HOTTEST, Attempt, Session, check_answers, check_sampling
-from secondpass.strategies.single import check_feedback, is_final
+from secondpass.strategies.single import check_feedback, greedy, is_final
 
 _AT_ONCE = 100
 """Answers decoded together; between two such batches the time is looked at."""
@@ -65,11 +65,11 @@ class Sample:
 
     def run(self, session: Session) -> None:
         """See `base.Strategy`."""
-        if self.then is not Then.NOTHING:
-            check_feedback(session)
         if self.then is Then.SAMPLED:
             self._sampled_after_feedback(session)
             return
+        if self.then is Then.GREEDY:
+            check_feedback(session)
         code = self.then is not Then.NOTHING and self.form is not Form.FAST
         form = self.form if code else Form.FAST
         for start, completions in self._drawn(session, self.n, code):
@@ -121,8 +121,7 @@ class Sample:
 
     def _sampled_after_feedback(self, session: Session) -> None:
         code = self.form is not Form.FAST
-        session.judge(session.answer(code=code), [0], form=self.form)
-        first = session.attempts[-1]
+        first = greedy(session, self.form)
         with suppress(PromptTooLong):
             sequence = session.prompt.extend(first.completion, first.verdict.feedback(self.form))
             for _, completions in self._drawn(session, self.n - 1, code, sequence):

@@ -38,15 +38,24 @@ class Feedback:
 
     def run(self, session: Session) -> None:
         """See `base.Strategy`."""
-        check_feedback(session)
-        code = self.form is not Form.FAST
-        session.judge(session.answer(code=code), [0], form=self.form)
-        first = session.attempts[-1]
+        first = greedy(session, self.form)
         if is_final(first):
             return
+        code = self.form is not Form.FAST
         with suppress(PromptTooLong):  # no room for a second answer: the first one stands
             sequence = session.prompt.extend(first.completion, first.verdict.feedback(self.form))
             session.judge(session.answer(sequence=sequence, code=code), [0], turn=1, form=self.form)
+
+
+def greedy(session: Session, form: Form) -> Attempt:
+    """The greedy answer that a feedback is to follow, with code where the form speaks of it.
+
+    Raises:
+        EngineError: the model was never trained on feedback.
+    """
+    check_feedback(session)
+    session.judge(session.answer(code=form is not Form.FAST), [0], form=form)
+    return session.attempts[-1]
 
 
 def is_final(attempt: Attempt) -> bool:

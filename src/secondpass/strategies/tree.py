@@ -12,7 +12,7 @@ from secondpass.engines.search import Branch, Path, Tree
 from secondpass.errors import PromptTooLong
 from secondpass.prompt import Form
 from secondpass.strategies.base import Session, check_answers
-from secondpass.strategies.single import check_feedback
+from secondpass.strategies.single import greedy
 
 _AT_ONCE = 16
 """Branches completed together."""
@@ -64,9 +64,7 @@ class PriorityAfterFeedback:
 
     def run(self, session: Session) -> None:
         """See `base.Strategy`."""
-        check_feedback(session)
-        session.judge(session.answer(code=self.form is not Form.FAST), [0], form=self.form)
-        first = session.attempts[-1]
+        first = greedy(session, self.form)
         with suppress(PromptTooLong):  # no room for a second answer: the first one stands
             extended = session.prompt.extend(first.completion, first.verdict.feedback(self.form))
             sequence = session.branching(extended)
