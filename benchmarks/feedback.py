@@ -75,7 +75,7 @@ class AfterTheBest:
             return
         best = session.attempts[min(usable)[1]]
         with suppress(PromptTooLong):
-            sequence = session.prompt.extend(best.completion, best.verdict.feedback(Form.FAST))
+            sequence = session.after(best, Form.FAST)
             seconds = session.answer(self.after, self.temperature_after, self.seed + 1, sequence=sequence)
             session.judge(seconds, [best.sample] * self.after, 1)
 
@@ -94,7 +94,7 @@ class ProbableAfterTheBest:
             return
         best = session.attempts[min(usable)[1]]
         with suppress(PromptTooLong):
-            sequence = session.prompt.extend(best.completion, best.verdict.feedback(Form.FAST))
+            sequence = session.after(best, Form.FAST)
             for path in islice(in_order(sequence.tree(), self.after), self.after):
                 session.count(1)
                 session.judge([sequence.completion(path.written)], [best.sample], 1)
@@ -114,7 +114,7 @@ class AfterTheProbable:
         each = -(-(self.n - self.first) // len(session.attempts))
         for it in session.attempts if each > 0 else ():
             with suppress(PromptTooLong):
-                sequence = session.prompt.extend(it.completion, it.verdict.feedback(Form.FAST))
+                sequence = session.after(it, Form.FAST)
                 followed.append((it.sample, sequence.answer(each, self.temperature, it.sample)))
         for turn in range(each):
             for sample, completions in followed:

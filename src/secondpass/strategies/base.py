@@ -225,6 +225,15 @@ class Session:
             self.unread = error
             return self.engine.start(prompt, abridged=True)
 
+    def after(self, attempt: Attempt, form: Form, sequence: Sequence | None = None) -> Sequence:
+        """The prompt, or the sequence that was answered, with an attempt and the feedback on it read too.
+
+        Raises:
+            PromptTooLong: it leaves no room for another answer; the attempt then stands.
+        """
+        answered = self.prompt if sequence is None else sequence
+        return answered.extend(attempt.completion, attempt.verdict.feedback(form))
+
     def branching(self, sequence: Sequence | None = None) -> BranchingSequence:
         """The prompt, or another sequence, for strategies that search.
 

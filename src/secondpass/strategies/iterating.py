@@ -68,4 +68,4 @@ class Iterate:
             last = session.attempts[-1]
             if is_final(last) or turn == self.steps:
                 return
-            sequence = sequence.extend(last.completion, last.verdict.feedback(self.form))
+            sequence = session.after(last, self.form, sequence)

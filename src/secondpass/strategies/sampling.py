@@ -105,7 +105,7 @@ class Sample:
             return
         for attempt in waiting.values():
             with suppress(PromptTooLong):  # no room for a second answer: the first one stands
-                sequence = session.prompt.extend(attempt.completion, attempt.verdict.feedback(self.form))
+                sequence = session.after(attempt, self.form)
                 completions = session.answer(sequence=sequence, code=True)
                 session.judge(completions, [attempt.sample], turn=1, form=self.form)
 
@@ -123,6 +123,6 @@ class Sample:
         code = self.form is not Form.FAST
         first = greedy(session, self.form)
         with suppress(PromptTooLong):
-            sequence = session.prompt.extend(first.completion, first.verdict.feedback(self.form))
+            sequence = session.after(first, self.form)
             for _, completions in self._drawn(session, self.n - 1, code, sequence):
                 session.judge(completions, [0] * len(completions), turn=1, form=self.form)

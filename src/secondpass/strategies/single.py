@@ -43,7 +43,7 @@ class Feedback:
             return
         code = self.form is not Form.FAST
         with suppress(PromptTooLong):  # no room for a second answer: the first one stands
-            sequence = session.prompt.extend(first.completion, first.verdict.feedback(self.form))
+            sequence = session.after(first, self.form)
             session.judge(session.answer(sequence=sequence, code=code), [0], turn=1, form=self.form)
 
 

@@ -66,8 +66,7 @@ class PriorityAfterFeedback:
         """See `base.Strategy`."""
         first = greedy(session, self.form)
         with suppress(PromptTooLong):  # no room for a second answer: the first one stands
-            extended = session.prompt.extend(first.completion, first.verdict.feedback(self.form))
-            sequence = session.branching(extended)
+            sequence = session.branching(session.after(first, self.form))
             tree = sequence.tree().trying_again()
             for path in islice(in_order(tree, self.n - 1), self.n - 1):
                 session.count(session.affordable(1))
