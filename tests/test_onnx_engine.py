@@ -206,6 +206,17 @@ def test_answers_that_are_the_same_so_far_are_read_once(engine: OnnxEngine, monk
     assert max(branches for branches, _ in shapes) > shapes[0][0] > 1
 
 
+def test_every_function_has_draws_of_its_own(engine: OnnxEngine) -> None:
+    """Hot enough, a draw alone decides: were it the seed's alone, all functions would have the same answers."""
+    prompts = [OptimizePrompt(IR.replace("total", name)) for name in ("one", "two", "three")]
+    hot = [tuple(it.tokens[:4] for it in engine.start(prompt).answer(4, temperature=1e6)) for prompt in prompts]
+    assert len(set(hot)) == 3
+    sequence = engine.start(PROMPT)
+    first = sequence.answer()[0]
+    extended = [sequence.extend(first, replace(FEEDBACK, target=target)) for target in (4, 5)]
+    assert extended[0].answer(4, 1e6)[0].tokens[1:] != extended[1].answer(4, 1e6)[0].tokens[1:]
+
+
 def test_what_ran_before_changes_no_answer(engine: OnnxEngine) -> None:
     first = engine.start(PROMPT).answer(3, temperature=1.0, seed=8)
     sequence = engine.start(PROMPT)
@@ -483,6 +494,11 @@ def test_a_word_the_model_does_not_know_is_named(directory: Path) -> None:
 def test_senseless_requests_are_refused(engine: OnnxEngine, n: int, temperature: float) -> None:
     with pytest.raises(EngineError, match="positive"):
         engine.start(PROMPT).answer(n, temperature)
+
+
+def test_a_negative_seed_is_refused(engine: OnnxEngine) -> None:
+    with pytest.raises(EngineError, match="seed -1: it must not be negative"):
+        engine.start(PROMPT).answer(2, 1.0, -1)
 
 
 @pytest.mark.parametrize("cut", [{"top_k": 0}, {"top_p": 0.0}, {"top_p": 1.5}, {"top_p": math.nan}])

@@ -73,8 +73,8 @@ class Sequence(Protocol):
                 (nucleus sampling), above 0, 1 at most; None for all. Greedy answers have no use for either.
 
         Raises:
-            EngineError: n is not positive, the temperature is negative, `top_k` or `top_p` is out of its
-                range, or the model writes no code.
+            EngineError: n is not positive, the temperature or the seed is negative, `top_k` or `top_p` is out of
+                its range, or the model writes no code.
             PromptTooLong: there is room for an answer, but not for one with code.
         """
         ...

@@ -6,6 +6,7 @@ with its feedback is read after the prompt's own cache.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -106,11 +107,11 @@ class OnnxEngine:
             tokens = [*tokens[: most - end], *tokens[-end:]]
         return self.read(self.network.empty(1), tokens, FIRST_ANSWER)
 
-    def read(self, before: Cache, tokens: Sequence[int], state: State) -> OnnxSequence:
-        """Read tokens after others, up to the place where an answer in that state begins."""
+    def read(self, before: Cache, tokens: Sequence[int], state: State, digest: int = 0) -> OnnxSequence:
+        """Read tokens after others, which have that digest, up to the place where an answer in that state begins."""
         own, written, scores = self.begin(before, tokens, state)
-        empty, opening = self.network.empty(1), self.grammar.forced(state)
-        return OnnxSequence(self, before.joined(own), empty, written, scores, own.length, opening)
+        empty, opening, digest = self.network.empty(1), self.grammar.forced(state), _digest(digest, tokens)
+        return OnnxSequence(self, before.joined(own), empty, written, scores, own.length, opening, digest)
 
     def begin(self, before: Cache, tokens: Sequence[int], state: State) -> tuple[Cache, Written, Scores]:
         """The same: the KV cache of what was read, the answer's opening, which is read along, and what may follow.
@@ -144,6 +145,8 @@ class OnnxSequence:
         scores: log probabilities of the next token, (vocabulary,).
         prefilled_tokens: tokens the model had to read to make this sequence from the one before.
         opening: the tokens of the answer that are in `prefix`.
+        digest: of all that was read. Samples are drawn by it too: were they drawn by the seed alone, the first ones of
+            all functions would be unlucky together, and no mean over functions would say so.
     """
 
     engine: OnnxEngine
@@ -153,6 +156,7 @@ class OnnxSequence:
     scores: Scores
     prefilled_tokens: int
     opening: tuple[int, ...]
+    digest: int
 
     @property
     def ended(self) -> bool:
@@ -192,7 +196,8 @@ class OnnxSequence:
         for token, row in zip(read, log_probabilities(logits[0]), strict=True):
             written = written.append(grammar, token, float(scores[token]))
             scores = row
-        return replace(self, own=own, written=written, scores=scores, prefilled_tokens=len(read))
+        digest = _digest(self.digest, read)
+        return replace(self, own=own, written=written, scores=scores, prefilled_tokens=len(read), digest=digest)
 
     def answer(
         self,
@@ -207,12 +212,14 @@ class OnnxSequence:
         """Write answers, or the rest of the one begun; see `base.Sequence`.
 
         Raises:
-            EngineError: n is not positive, the temperature is negative, `top_k` or `top_p` is out of its
-                range, or the model writes no code.
+            EngineError: n is not positive, the temperature or the seed is negative, `top_k` or `top_p` is out of
+                its range, or the model writes no code.
             PromptTooLong: there is room for an answer, but not for one with code.
         """
         if n < 1 or temperature < 0:
             raise EngineError(f"{n} answers at temperature {temperature}: both must be positive (or the latter 0)")
+        if seed < 0:
+            raise EngineError(f"seed {seed}: it must not be negative")
         if (top_k is not None and top_k < 1) or (top_p is not None and not 0 < top_p <= 1):
             raise EngineError(f"top_k {top_k}, top_p {top_p}: the first must be positive, the second above 0, up to 1")
         begun = self._with_code() if code else self.written
@@ -228,7 +235,7 @@ class OnnxSequence:
             self.room,
             n=n,
             temperature=temperature,
-            seed=seed,
+            seed=(seed, self.digest),
             top_k=top_k,
             top_p=top_p,
         )
@@ -241,7 +248,7 @@ class OnnxSequence:
             EngineError: the answer belongs to another sequence.
             PromptTooLong: what comes out leaves no room for an answer.
         """
-        return self.engine.read(self.prefix, self._going_on(completion, feedback), SECOND_ANSWER)
+        return self.engine.read(self.prefix, self._going_on(completion, feedback), SECOND_ANSWER, self.digest)
 
     def second_answers(self, said: Sequence[tuple[Completion, Feedback]]) -> list[Completion | None]:
         """The greedy answers after several feedbacks, side by side; see `base.Sequence`.
@@ -329,3 +336,9 @@ class _Branches:
     def step(self, tokens: NDArray[np.int64]) -> Logits:
         logits, self._own = self._network.step(tokens, self._prefix, self._own)
         return logits
+
+
+def _digest(before: int, tokens: Sequence[int]) -> int:
+    """Of tokens behind those with another digest."""
+    data = before.to_bytes(8, "little") + np.array(tokens, dtype="<i8").tobytes()
+    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")

@@ -71,7 +71,7 @@ def decode(
     *,
     n: int = 1,
     temperature: float = 0.0,
-    seed: int = 0,
+    seed: Sequence[int] = (0,),
     top_k: int | None = None,
     top_p: float | None = None,
 ) -> list[Written]:
@@ -85,7 +85,7 @@ def decode(
         room: tokens the rest of an answer may have; `start.state.shortest` at least.
         n: how many; at temperature 0 all are the same and one is decoded.
         temperature: 0 for the most probable token at each step, else what to sample at.
-        seed: of the sampling.
+        seed: of the sampling; numbers that make one together.
         top_k: sample among so many of the most probable tokens; None for all the grammar allows.
         top_p: and of these among the fewest that hold this share of their probability at the temperature
             (nucleus sampling); None for all. Both are of no meaning at temperature 0.
@@ -162,6 +162,7 @@ def _kept(shares: Scores, top_k: int | None, top_p: float | None) -> NDArray[np.
     return np.sort(order)
 
 
-def _generators(seed: int, n: int) -> list[np.random.Generator]:
+def _generators(seed: Sequence[int], n: int) -> list[np.random.Generator]:
     """A generator for each of n samples; sample k's is a function of the seed and k."""
-    return [np.random.Generator(np.random.Philox(np.random.SeedSequence(seed, spawn_key=(k,)))) for k in range(n)]
+    seeds = (np.random.SeedSequence(seed, spawn_key=(k,)) for k in range(n))
+    return [np.random.Generator(np.random.Philox(it)) for it in seeds]

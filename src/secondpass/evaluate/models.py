@@ -24,6 +24,9 @@ from secondpass.prompt import Answer, Objective, OptimizePrompt
 from secondpass.strategies.base import Attempt, Budget, Function, Session, Strategy
 from secondpass.workers import answer_all
 
+_EDITION = 2
+"""One more whenever a strategy or an engine comes to answer otherwise than before: what was kept is then not read."""
+
 
 @dataclass(frozen=True)
 class Model:
@@ -55,6 +58,7 @@ class Model:
             "settings": asdict(settings),
             "budget": asdict(self.budget),
             "llvm": load().version,
+            "edition": _EDITION,
         }
 
     def trials(self, cases: Sequence[Case]) -> Iterator[Trials]:
