@@ -185,6 +185,16 @@ class TestWithTorch:
         assert sessions[-1]["from_step"] >= 3  # it did go on, not begin again
         assert_same_training(whole, out)
 
+    def test_a_training_killed_before_its_first_checkpoint_begins_with_the_same_weights(
+        self, data: Path, whole: Path, tmp_path: Path
+    ) -> None:
+        out, again = tmp_path / "out", tmp_path / "again"
+        train(data, out, start_from=whole / "checkpoint-12")
+        again.mkdir()
+        shutil.copy(out / "run.json", again)  # all that there is before a checkpoint
+        train(data, again, resume=True)
+        assert_same_training(out, again)
+
     def test_a_checkpoint_that_was_cut_short_does_not_count(self, data: Path, whole: Path, tmp_path: Path) -> None:
         from secondpass.model.run import Run
 

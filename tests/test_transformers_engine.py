@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from copy import deepcopy
+from itertools import islice
 from pathlib import Path
 
 import learning
@@ -22,6 +23,7 @@ from secondpass.model.presets import Shape  # noqa: E402
 from secondpass.model.run import complete  # noqa: E402
 from secondpass.model.tokenizer import Tokenizer  # noqa: E402
 from secondpass.prompt import Answer, Feedback, Form, OptimizePrompt, flag  # noqa: E402
+from secondpass.strategies.tree import in_order  # noqa: E402
 
 PROMPT = OptimizePrompt(learning.ir(3))
 FEEDBACK = Feedback(Form.FAST, None, 6, 4, source_right=False, target_right=False)
@@ -160,6 +162,15 @@ def test_a_tree_of_answers_begins_with_the_greedy_one(engine) -> None:
     tree = sequence.tree()
     (path,) = tree.finish([tree.root])
     assert path.written.tokens == sequence.answer()[0].tokens
+
+
+def test_a_model_in_bfloat16_has_trees_too(model, engine) -> None:
+    """As a GPU holds it: branches that have read nothing and others meet in one batch."""
+    short = TransformersEngine.over(deepcopy(model).bfloat16(), engine.network.manifest, engine.tokenizer)
+    sequence = short.start(PROMPT)
+    found = [path.written.tokens for path in islice(in_order(sequence.tree(), 8), 8)]
+    assert len(set(found)) == 8
+    assert found[0] == sequence.answer()[0].tokens
 
 
 def test_a_directory_is_loaded_by_what_it_holds(directory: Path) -> None:

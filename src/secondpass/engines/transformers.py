@@ -91,7 +91,7 @@ class Network:
     def empty(self, branches: int) -> Cache:
         """The cache of no tokens."""
         shape = branches, self.manifest.key_value_heads, 0, self.manifest.head_width
-        nothing = torch.zeros(shape, device=self._model.device)
+        nothing = torch.zeros(shape, dtype=self._model.dtype, device=self._model.device)
         return Cache(((nothing, nothing),) * self.manifest.layers, 0)
 
     @torch.inference_mode()

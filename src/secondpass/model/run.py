@@ -44,7 +44,7 @@ def read_facts(checkpoint: Path) -> Manifest:
     try:
         values = cast("dict[str, Any]", json.loads(path.read_text(encoding="utf-8")))
         facts = Manifest.of(values)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelError(f"{path} is damaged ({error}); take another checkpoint") from error
     for it in fields(Manifest):
         of_text = it.name.endswith("_version") and it.name != "format_version"  # that one is the exported network's
@@ -108,6 +108,12 @@ class Run:
                     f"{self.out} was trained with {name} {_shown(before.get(name))}, not {_shown(settings.get(name))}; "
                     "resume with the same settings, or begin another training with --from"
                 )
+
+    @property
+    def start_from(self) -> Path | None:
+        """The checkpoint that the training that is here began with; None for random weights."""
+        named = self._read()["from"]
+        return Path(named) if named else None
 
     def note_session(self, facts: Mapping[str, Any]) -> None:
         """Add a session, or say more of the last one when it has the same `started`."""

@@ -103,6 +103,7 @@ def train(request: TrainRequest, progress: Progress | None = None) -> Trained:
     if request.resume:
         run.check(settings)
     begun = run.steps if request.resume else 0
+    start_from = run.start_from if request.resume and not begun else request.start_from
     session = Session(run, begun)
 
     def describe(checkpoint: Path, step: int) -> None:
@@ -110,7 +111,7 @@ def train(request: TrainRequest, progress: Progress | None = None) -> Trained:
         session.note(step)
 
     with _memory_explained(chosen):
-        model = _model(request, chosen, training[0])
+        model = _model(start_from, chosen, training[0])
         trainer = Trainer(model, chosen.recipe, plan, validation_plans, run, Hooks(describe, measure, progress))
         with _alone(request.out):
             if _rank() == 0:  # the first process writes for all
@@ -205,22 +206,22 @@ def _facts(name: str, shape: Shape, data: Sequence[Dataset]) -> Manifest:
     )
 
 
-def _model(request: TrainRequest, chosen: Preset, data: Dataset) -> llama.LlamaForCausalLM:
-    """The model with the weights to begin with."""
+def _model(start_from: Path | None, chosen: Preset, data: Dataset) -> llama.LlamaForCausalLM:
+    """The model with the weights to begin with; random ones where there is no checkpoint to take them from."""
     end = data.tokenizer.id_of(END)
     if chosen.recipe.fsdp and _rank():
         return llama.unfilled(chosen.shape, end=end)  # the first process's weights are dealt to all
-    if request.start_from is None:
+    if start_from is None:
         return llama.initial(chosen.shape, end=end, seed=chosen.recipe.seed)
-    read_facts(request.start_from)  # or it was cut short, or is of another version
-    if digest(request.start_from / TOKENIZER) != data.manifest.tokenizer:
+    read_facts(start_from)  # or it was cut short, or is of another version
+    if digest(start_from / TOKENIZER) != data.manifest.tokenizer:
         raise ModelError(
-            f"{request.start_from} and the data have different tokenizers; "
-            f"make the data again with --tokenizer {request.start_from / TOKENIZER}"
+            f"{start_from} and the data have different tokenizers; "
+            f"make the data again with --tokenizer {start_from / TOKENIZER}"
         )
-    model = cast("Any", llama.load(request.start_from))
+    model = cast("Any", llama.load(start_from))
     if other := llama.difference(llama.shape_of(model.config), chosen.shape):
-        raise ModelError(f"{request.start_from} has {other}; take its preset and settings")
+        raise ModelError(f"{start_from} has {other}; take its preset and settings")
     model.config.max_position_embeddings, model.config.eos_token_id = chosen.shape.context, end
     return model
 
