@@ -81,7 +81,7 @@ def _section(header: _Header, name: bytes) -> Section:
     written = bool(header.flags & _SHF_WRITE)
     code = bool(header.flags & _SHF_EXECINSTR)
     loaded = bool(header.flags & _SHF_ALLOC) and header.kind != _SHT_NOBITS
-    return Section(name, header.size, loaded, code, loaded and (code or not written), written)
+    return Section(name, header.size, loaded, is_text=loaded and (code or not written), is_written=written)
 
 
 def _whole_addresses(image: bytes, table: _Header) -> int:

@@ -158,6 +158,14 @@ class Module:
         return any(self._has(function, name.encode()) for function in self._defined())
 
     @property
+    def may_be_outlined(self) -> bool:
+        """Whether code generation may move code into functions of its own: they lie outside of any section that was
+        chosen for the code, and return plainly where it was to return by a thunk.
+        """
+        placed = any(self._api.LLVMGetSection(function) for function in self._defined())
+        return not placed and not self.has_attribute("fn_ret_thunk_extern")
+
+    @property
     def undefined(self) -> set[str]:
         """The functions and variables that it uses and others define, less what LLVM knows from the C library: calls of
         those come and go with any pass.
@@ -265,6 +273,22 @@ class Module:
             for attribute in _SIZE_ATTRIBUTES:
                 made = self._api.LLVMCreateEnumAttribute(self._context.handle, self._attribute_kind(attribute), 0)
                 self._api.LLVMAddAttributeAtIndex(function, capi.FUNCTION_INDEX, made)
+
+    def keep_own_library(self) -> bool:
+        """Forbid passes to put in calls of library functions that this module defines itself; whether there are any.
+
+        A helper of `strlen` that counts characters would become a call of `strlen`, and the two call each other for
+        ever: a loop without an end, of which a pass then makes nothing at all.
+        """
+        api = self._api
+        functions = list(self._defined())
+        own = self._of_library({self._name(function): function for function in functions})
+        for name in sorted(own):
+            kind = f"no-builtin-{name}".encode()
+            attribute = api.LLVMCreateStringAttribute(self._context.handle, kind, len(kind), b"", 0)
+            for function in functions:
+                api.LLVMAddAttributeAtIndex(function, capi.FUNCTION_INDEX, attribute)
+        return bool(own)
 
     def extract(self, *names: str) -> Self:
         """Those functions, with the declarations and variables they need, as a module of its own.

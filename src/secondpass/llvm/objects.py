@@ -14,7 +14,7 @@ from secondpass.llvm import elf, wasm
 from secondpass.llvm.section import Section
 
 _UNWIND = (b".eh_frame", b".gcc_except_table", b".ARM.ex")
-_CODE, _RELOCATED = (b".text", b"CODE"), b".data.rel.ro"
+_RELOCATED = b".data.rel.ro"
 
 
 def code_size(image: bytes) -> int:
@@ -55,15 +55,6 @@ def beside(image: bytes) -> Beside:
     loaded = [it for it in _sections(image) if it.is_loaded]
     unwind = sum(it.size for it in loaded if _is_unwind(it))
     return Beside(unwind, sum(it.relocations for it in loaded))
-
-
-def has_placed_code(image: bytes) -> bool:
-    """Whether code was given a section of its own name: it has to be there, as in memory that is there early.
-
-    Raises:
-        LLVMError: the image is of no format that is known.
-    """
-    return any(it.is_code and it.size and not it.name.startswith(_CODE) for it in _sections(image))
 
 
 def text_size(image: bytes) -> int:

@@ -13,7 +13,6 @@ class Section:
         name: as in the object.
         size: bytes.
         is_loaded: whether a program's file holds it for the program's memory.
-        is_code: whether it is executed.
         is_text: whether `llvm-size` counts it as text.
         is_written: whether the program may write there.
         relocations: bytes of what says where in it to put addresses.
@@ -23,7 +22,6 @@ class Section:
     name: bytes
     size: int
     is_loaded: bool = False
-    is_code: bool = False
     is_text: bool = False
     is_written: bool = False
     relocations: int = 0

@@ -71,7 +71,7 @@ def sections(image: bytes) -> list[Section]:
     for it in parts:
         if it.kind == _CODE:
             size = it.end - it.start
-            found.append(Section(b"CODE", size, True, True, True, relocations=relocations.get(b"reloc.CODE", 0)))
+            found.append(Section(b"CODE", size, True, is_text=True, relocations=relocations.get(b"reloc.CODE", 0)))
         elif it.kind == _DATA:
             of_all = relocations.get(b"reloc.DATA", 0)
             for name, size in zip(_names_of_segments(image, parts), _segments(image, it)):
