@@ -303,25 +303,62 @@ def test_constants_are_not_saved_by_moving_them_where_they_can_be_written(build)
     assert objects.written_size((build.folder / "table.o").read_bytes()) == 0
 
 
-def test_code_with_a_section_of_its_own_stays_there(build):
+def test_a_helper_of_a_library_function_does_not_become_a_call_of_it(build):
+    build.write(
+        "own.c",
+        "typedef unsigned long size_t;\n"
+        "size_t length(const char *s) { size_t n = 0; while (*s++) n++; return n; }\n"
+        "size_t strlen(const char *s) { return length(s); }\n"
+        "static int differ(const unsigned char *a, const unsigned char *b, size_t n)"
+        " { for (; n; n--, a++, b++) if (*a != *b) return *a - *b; return 0; }\n"
+        "int memcmp(const void *a, const void *b, size_t n) { return differ(a, b, n); }\n",
+    )
+    assert build.run("-Oz", "-c", "own.c").returncode == 0
+    sizes = objects.function_sizes((build.folder / "own.o").read_bytes())
+    assert min(sizes[it] for it in ("length", "strlen", "memcmp")) > 0
+    build.write(
+        "main.c", "unsigned long length(const char *);\nint main(int n, char **all) { return length(all[1]); }\n"
+    )
+    needs_linker()
+    assert build.run("-Oz", "main.c", "own.o", "-o", "main").returncode == 0
+    assert subprocess.run([build.folder / "main", "seventy"], check=False).returncode == 7
+
+
+def test_returns_by_a_thunk_stay_so(build):
+    calls = " ".join(f"g({k}00, {k}01, {k}02);" for k in range(1, 6))
+    functions = "".join(f"int f{k}(int n) {{ {calls} return g(n, {k}, 7); }}\n" for k in range(8))
+    build.write("thunk.c", f"int g(int, int, int);\n{functions}")
+    for words, outlined in ((), True), (("-mfunction-return=thunk-extern",), False):
+        assert build.run("-Oz", "-c", "--target=x86_64-linux-gnu", *words, "thunk.c").returncode == 0
+        names = objects.function_sizes((build.folder / "thunk.o").read_bytes())
+        assert any("OUTLINED" in it for it in names) == outlined
+
+
+@pytest.mark.parametrize("section", [".ramtext", ".text_ram", ".text.fast"])
+def test_code_with_a_section_of_its_own_stays_there(build, section):
     line = "tab[3]->a = n; tab[4]->b = n + 1; tab[5]->a = n + 2; tab[6]->b = n; tab[7]->a = r[0]; r[1] = n;"
     functions = "".join(f"R int f{k}(int n) {{ {line} return r[{k}]; }}\n" for k in range(4))
     build.write(
         "ram.c",
-        '#define R __attribute__((section(".ramtext"), noinline))\n'
+        f'#define R __attribute__((section("{section}"), noinline))\n'
         f"extern volatile long *r; extern struct S {{ int a, b; }} *tab[64];\n{functions}",
     )
     assert build.run("-Oz", "-c", "-m32", "-fno-pic", "ram.c").returncode == 0
     assert not [it for it in objects.function_sizes((build.folder / "ram.o").read_bytes()) if "OUTLINED" in it]
 
 
-def test_a_precompiled_header_of_another_level_is_clangs_business(build):
-    build.write("all.h", "struct S { int a; };\n")
-    build.write("a.c", "int f(struct S *s) { return s->a; }\n")
+@pytest.mark.parametrize(
+    "words", [("-include-pch", "all.h.pch"), ("-include", "all.h"), ("-Xclang", "-include-pch", "-Xclang", "all.h.pch")]
+)
+def test_with_a_precompiled_header_a_source_is_read_at_the_headers_level(build, words):
+    build.write("all.h", "struct S { int a, b[9]; };\n")
+    loop = "for (int i = 0; i < s->a; i++) if (s->b[i] > 3) n += s->b[i]; else n -= s->b[i];"
+    build.write("a.c", f"int f(struct S *s) {{ int n = 0; {loop} return n; }}\n")
     assert build.run("-Os", "-x", "c-header", "all.h", "-o", "all.h.pch").returncode == 0
-    run = build.run("-Os", "-include-pch", "all.h.pch", "-c", "a.c")
+    run = build.run("-Os", *words, "-c", "a.c")
     assert (run.returncode, run.stderr) == (0, "")
-    assert objects.function_sizes((build.folder / "a.o").read_bytes())
+    (record,) = build.records()
+    assert record["note"] == "" and 0 < record["after"] < record["before"]
 
 
 def test_dependencies_asked_of_the_preprocessor_name_the_object(build):
@@ -432,6 +469,108 @@ def damaged(cache):
 
 def no_folder(cache):
     cache.write_text("a file")
+
+
+def alike(build, *words, **settings):
+    """Our diagnostics, which have to be clang's; whether they came from the cache is for the test to see to."""
+    run, theirs = build.run(*words, **settings), by_clang(build, *words)
+    assert (run.returncode, run.stderr) == (theirs.returncode, theirs.stderr)
+    return run
+
+
+@pytest.mark.parametrize(
+    ("words", "texts"),
+    [
+        ((), ["#warning one\n" + SMALL, "#warning two\n" + SMALL, "\n" + SMALL]),
+        (("-Wundef",), ["#define Z 1\n#if Z\n#endif\n" + SMALL, "#define Y 1\n#if Z\n#endif\n" + SMALL]),
+        (("-Wall",), ["int f(int x) { int   u; return x; }\n", "int f(int x) { int u; /* c */ return x; }\n"]),
+    ],
+)
+def test_warnings_from_the_cache_are_those_of_the_text_as_it_is(build, words, texts):
+    for text in (*texts, texts[0]):
+        build.write("a.c", text)
+        alike(build, *words, "-Oz", "-c", "a.c")
+        alike(build, *words, "-Oz", "-c", "a.c")
+
+
+def test_warnings_from_the_cache_are_those_of_the_command_as_it_is(build):
+    build.write("a.c", SMALL + "int main(void) { return twice(0); }\n")
+    assert "-lm" in alike(build, "-Oz", "-c", "a.c", "-lm").stderr
+    needs_linker()
+    assert build.run("-Oz", "a.c", "-lm", "-o", "a").stderr == ""
+    assert alike(build, "-Oz", "-c", "a.c").stderr == ""
+    assert "-MF" in alike(build, "-Oz", "-MF", "x.d", "-c", "a.c").stderr
+    shutil.copy(build.write("a.i", "int f(int x) { int u; return x; }\n"), build.folder / "b.i")
+    for name in ("a.i", "b.i"):
+        assert name in alike(build, "-Wall", "-Oz", "-c", name).stderr
+
+
+def test_what_preprocessing_does_not_keep_is_not_taken_from_the_cache(build):
+    for text in ("return x + __builtin_COLUMN();", "return x  +  __builtin_COLUMN();"):
+        build.write("a.c", f"int f(int x) {{ {text} }}\n")
+        assert build.run("-Oz", "-c", "a.c").returncode == 0
+        made = (build.folder / "a.o").read_bytes()
+        assert build.run("-Oz", "-c", "a.c", SECONDPASS_CACHE_SIZE="0").returncode == 0
+        assert (build.folder / "a.o").read_bytes() == made
+
+
+def test_dependencies_on_standard_output_are_there_every_time(build):
+    build.write("a.c", SMALL)
+    for _ in range(2):
+        assert build.run("-Oz", "-MMD", "-MF", "-", "-c", "a.c").stdout == "a.o: a.c\n"
+
+
+def test_a_folder_has_the_name_by_which_it_was_entered(build):
+    build.write("sub/a.c", SMALL)
+    (build.folder / "link").symlink_to("sub")
+    for name in ("sub", "link"):
+        assert build.shell(f"cd {name}; secondpass cc -g -Oz -c a.c -o a.o").returncode == 0
+        assert str(build.folder / name).encode() in (build.folder / "sub/a.o").read_bytes()
+
+
+def test_what_clang_changes_in_its_command_line_is_clangs(build):
+    build.write("a.c", SMALL)
+    run = build.run("-Oz", "-c", "a.c", CCC_OVERRIDE_OPTIONS="# +-ffunction-sections")
+    assert run.returncode == 0 and not build.records()
+    assert b".text.twice" in (build.folder / "a.o").read_bytes()
+
+
+def test_a_file_of_one_process_alone_is_read_once(build):
+    build.write("a.c", "int f(void) { return X; }\n")
+    run = subprocess.run(
+        ["bash", "-c", "secondpass cc -Oz -include <(echo '#define X 5') -c a.c"],
+        cwd=build.folder,
+        env=build.environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_warnings_are_said_once_where_a_later_source_fails(build):
+    build.write("a.c", "int f(int x) { int unused; return x; }\n")
+    build.write("b.c", WRONG)
+    assert alike(build, "-Wall", "-Os", "-c", "a.c", "b.c").stderr.count("unused") > 0
+
+
+def test_a_compiler_that_dies_says_so_as_clang_does(build):
+    build.write("a.c", "#pragma clang __debug crash\n" + SMALL)
+    line = "{} -Oz -c a.c -fno-crash-diagnostics"
+    ours, theirs = (build.shell(f"{line.format(it)} || echo $?").stdout for it in ("secondpass cc", find_clang()))
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("output", ["./foo.", ".hidden", "a.b.o", "no.such/../foo"])
+def test_dependency_files_are_called_as_clang_calls_them(build, output):
+    (build.folder / "no.such").mkdir()
+    build.write("a.c", SMALL)
+    found = []
+    for run in (build.run, lambda *words: by_clang(build, *words)):
+        assert run("-Oz", "-MMD", "-c", "a.c", "-o", output).returncode == 0
+        made = {it: it.read_text() for it in build.folder.rglob("*.d") if it.is_file()}
+        found.append({it: text for it, text in made.items() if it.unlink() is None})
+    assert found[0] == found[1] and found[0]
 
 
 @pytest.mark.parametrize("damage", [damaged, no_folder])

@@ -39,11 +39,13 @@ class Cached:
         image: the object.
         said: clang's diagnostics.
         record: of the build log, as JSON.
+        sources: digest of the files that the diagnostics quote, columns and all; empty where there are none.
     """
 
     image: bytes
     said: str
     record: str
+    sources: str = ""
 
 
 class Cache:
@@ -127,7 +129,7 @@ class Cache:
 
 
 def _sealed(made: Cached) -> bytes:
-    data = marshal.dumps((made.image, made.said, made.record))
+    data = marshal.dumps((made.image, made.said, made.record, made.sources))
     return _DIGEST(data).digest() + data
 
 

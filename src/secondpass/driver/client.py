@@ -32,8 +32,8 @@ NUMBER_BYTES = 4
 _FOR_SIZE = ("-Oz", "-Os")
 _RESOURCES = 16
 """That Linux limits."""
-_OWN = ("/dev/fd/", "/proc/self/")
-"""What is another file in another process."""
+_OWN = ("/dev/fd/", "/dev/std", "/proc/self/")
+"""What is another file in another process, or can be read only once."""
 _PATHS = ("SECONDPASS_LLVM", "SECONDPASS_CLANG", "PATH")
 """What decides which LLVM a process loads."""
 
@@ -48,8 +48,8 @@ def ask(language: str, words: Sequence[str]) -> int | None:
     Returns:
         The exit code; None where there is no server (yet).
     """
-    own = any(it in word for word in words for it in _OWN)
-    address = _address() if idle_seconds() and _standard_files_are_open() and not own else None
+    for_server = idle_seconds() and _standard_files_are_open() and not names_own_file(words)
+    address = _address() if for_server else None
     if address is None:
         return None
     connection = _socket.socket(_socket.AF_UNIX)
@@ -67,6 +67,11 @@ def ask(language: str, words: Sequence[str]) -> int | None:
         return None
     finally:
         connection.close()
+
+
+def names_own_file(words: Sequence[str]) -> bool:
+    """Whether a word names a file that is this process's alone, as a shell's `<(command)` does."""
+    return any(it in word for word in words for it in _OWN)
 
 
 def _standard_files_are_open() -> bool:

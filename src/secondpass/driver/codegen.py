@@ -89,6 +89,11 @@ def usual(given: Sequence[str] = ()) -> Options:
     return _without(shipped()[0], {_OUTLINER, *_set_by(given)})
 
 
+def outlines(options: Options) -> bool:
+    """Whether options switch the machine outliner on, which not every module may have (`Module.may_be_outlined`)."""
+    return any(_name(it) == _OUTLINER for it in options)
+
+
 def smallest(
     generate: Callable[[bytes, Options], bytes],
     modules: Sequence[bytes],
@@ -122,8 +127,6 @@ def smallest(
 
     left_out = _set_by(given)
     best = Generated(generate(modules[0], ()), ())
-    if objects.has_placed_code(best.image):  # what is outlined would be elsewhere
-        sets = [options for options in sets if not any(_name(it) == _OUTLINER for it in options)]
     tried: set[Options] = {()}
     while sets := [it for it in dict.fromkeys(_without(options, left_out) for options in sets) if it not in tried]:
         if is_over():

@@ -42,7 +42,9 @@ _ALONE = re.compile(
     -(E|S|M|MM|v|\#\#\#|fsyntax-only|emit-llvm|emit-ast|pg|p|save-temps.*|gsplit-dwarf.*|ftime-trace.*)
     | -(fsanitize|fprofile|fcs-profile|fplugin|fpass-plugin|fembed-bitcode|fmodule|fxray|finstrument-functions).*
     | -(coverage|[fg]record-(command-line|gcc-switches))
-    | -(ftest-coverage|arch|MJ|print-.*|dump.*|fopenmp.*|cc1|cc1as|serialize-diagnostics|Xarch_.*)
+    | -(ftest-coverage|arch|MJ|print-.*|dump.*|fopenmp.*|cc1|cc1as|serialize-diagnostics|Xarch_.*|ccc-print-.*)
+    | -(fmemory-profile|fproc-stat-report).*
+    | -(fenable-matrix|Wp,-M.*)
     | -(fauto-profile|fprebuilt-module|fstack-usage|fsave-optimization|foptimization-record|fcallgraph-info).*
     | --(?!((start|end)-no-unused-arguments|(sysroot|param|config)(=.*)?
            |(target|gcc-toolchain|gcc-install-dir|gcc-triple|std|stdlib|rtlib|unwindlib)=.*)$).*
@@ -104,6 +106,14 @@ class Command:
         """Whether a dependency file is written beside the object."""
         return any(it in ("-MD", "-MMD") for it in self.words)
 
+    @property
+    def shape(self) -> tuple[str, ...]:
+        """Of what clang's warnings depend on besides `without_dependencies`: whether it links, and which options say
+        something of dependencies, whatever their files are.
+        """
+        names = {option for _, option, _ in _items(self.words)}
+        return ("-c" if self.compile_only else "", *sorted(names & _DEPENDENCIES))
+
     def value_of(self, name: str) -> str:
         """The last value of an option such as `-MF`, empty where it is not there."""
         found = ""
@@ -143,6 +153,8 @@ def read_command(words: Sequence[str], *, cxx: bool = False, force: bool = False
                 untouched = untouched or f"{word} can be read only once"
             else:
                 sources.append(Source(index, word, kind))
+        elif value is None and option in _WITH_WORD:
+            untouched = untouched or f"{option} lacks its word"
         elif option == "-x" or (option.startswith("-x") and value is None):
             named = value if value is not None else word[2:]
             language = "" if named == "none" else named
@@ -150,7 +162,7 @@ def read_command(words: Sequence[str], *, cxx: bool = False, force: bool = False
             output = word[2:] if value is None else value
         elif option == "-Xclang" and _ACTIONS.fullmatch(value or ""):
             untouched = untouched or f"-Xclang {value} is asked for"
-        elif re.fullmatch(r"-O([0-3sz]|fast|g)?", option):
+        elif re.fullmatch(r"-O(\d+|s|z|fast|g)?", option):
             level = option
         elif option.startswith("-flto"):
             flto = True
@@ -198,7 +210,8 @@ def _reason(
         return f"neither -Oz nor -Os is asked for, but {level or 'no optimisation'}"
     if output == "-":
         return "the object goes to standard output"
-    if compile_only and output and (len(sources) > 1 or (Path(output).exists() and not Path(output).is_file())):
+    is_folder = output.endswith("/") or (Path(output).exists() and not Path(output).is_file())
+    if compile_only and output and (len(sources) > 1 or is_folder):
         return f"-o {output} is no file of its own"
     if not compile_only and any(it in ("-MD", "-MMD") for it in words):
         return "dependencies are written while a program is linked"

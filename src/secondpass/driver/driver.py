@@ -24,7 +24,7 @@ from pathlib import Path
 
 from secondpass import __version__
 from secondpass.driver.cache import Cache, Cached, key_of
-from secondpass.driver.client import forced
+from secondpass.driver.client import forced, names_own_file
 from secondpass.driver.command import PREPROCESSED, Command, Source, read_command
 from secondpass.driver.log import Record, write
 from secondpass.errors import InputError, SecondpassError
@@ -48,6 +48,12 @@ _LINKERS = frozenset(("_GLOBAL_OFFSET_TABLE_",))
 """What a linker provides."""
 _MEMORY = re.compile(r"(__aeabi_)?mem(cpy|move|set|clr|cmp)[48]?")
 """What code generation may call wherever there is a C library; compilers ask for these of all others too."""
+_OVERRIDES = "CCC_OVERRIDE_OPTIONS"
+"""The variable by which clang's driver changes its own command line."""
+_OTHER_LEVEL = re.compile(r"(OptimizeSize|Optimize) differs|optimi[sz]ation level differs", re.IGNORECASE)
+"""What clang says of a precompiled header that was made at another level."""
+_COLUMNS = re.compile(rb"__builtin_(COLUMN|source_location)")
+"""What asks where in its line it stands, which preprocessing does not keep."""
 _COLOURS = ("-fcolor-diagnostics", "-fno-color-diagnostics", "-fdiagnostics-color", "-fno-diagnostics-color")
 
 
@@ -70,11 +76,13 @@ def main(language: str, words: Sequence[str]) -> int:
         return error.exit_code
     try:
         command = read_command(words, cxx=language == "c++", force=forced())
-        if command.untouched or not compiler.is_clang:
+        own = names_own_file(command.words) or bool(os.environ.get(_OVERRIDES))
+        if command.untouched or own or not compiler.is_clang:
             return _leave_to(compiler, words)
         signal.signal(signal.SIGTERM, _end)
         with tempfile.TemporaryDirectory(prefix="secondpass-") as name:
-            return _Build(compiler, command, Path(name)).run()
+            code = _Build(compiler, command, Path(name)).run()
+            return code if code >= 0 else 128 - code  # as shells say it of one that was killed
     except _AsItCameError:
         return _leave_to(compiler, words)
     except KeyboardInterrupt:
@@ -184,6 +192,24 @@ class _Made:
     final: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What an object depends on.
+
+    Attributes:
+        key: of all of it.
+        files: what the source consists of.
+    """
+
+    key: str
+    files: tuple[bytes, ...]
+
+    @property
+    def sources(self) -> str:
+        """Digest of the files as they are, with the spaces and remarks that no preprocessor keeps."""
+        return key_of(map(_digest, self.files))
+
+
 class _Build:
     """A command that compiles for size.
 
@@ -197,6 +223,8 @@ class _Build:
         self._compiler, self._command, self._folder = compiler, command, folder
         self._effort = level_of_effort(os.environ)
         self._codegen = os.environ.get(CODEGEN, "") != "0"
+        self._level = "-Oz"
+        self._unsaid = ""
         self._cache = Cache.of_environment()
 
     def run(self) -> int:
@@ -225,34 +253,47 @@ class _Build:
 
     def _compile(self, source: Source, output: str) -> int:
         started = time.perf_counter()
-        key = self._key(source, output) if self._cache.works else ""
-        found = self._cache.get(key) if key else None
-        if found is not None:
-            _say(found.said)
+        known = self._known(source, output) if self._cache.works else None
+        found = self._cache.get(known.key) if known else None
+        if found is not None and (not found.said or (known and found.sources == known.sources)):
+            self._tell(source, found.said)
             write_whole(Path(output), found.image)
             record = replace(Record.of_json(found.record), cached=True)
         else:
             theirs = self._folder / "clang.o"
             code, said = self._by_clang(source, output, theirs)
+            if code and _OTHER_LEVEL.search(said):
+                self._level = self._command.level or "-O0"
+                code, said = self._by_clang(source, output, theirs)
             if code and self._command.level != "-Oz":
                 raise _AsItCameError
-            _say(said)
+            self._tell(source, said)
             if code:
                 return code
             made = self._improved(source, theirs.read_bytes())
             write_whole(Path(output), made.image)
             record = made.record
-            if key and made.final:
-                self._cache.put(key, Cached(made.image, said, record.to_json()))
+            if known and made.final:
+                sources = known.sources if said else ""
+                self._cache.put(known.key, Cached(made.image, said, record.to_json(), sources))
         place = str(Path(output).absolute()) if self._command.compile_only else ""
         seconds = round(time.perf_counter() - started, 3)
         with suppress(OSError):  # a log that cannot be written is no reason to fail a build
             write(replace(record, source=str(source.path.absolute()), output=place, seconds=seconds))
         return 0
 
+    def _tell(self, source: Source, said: str) -> None:
+        """Say what clang says of a source, once it is sure that clang will not say it again: when all are compiled, or
+        where none can fail at -Oz alone.
+        """
+        self._unsaid += said
+        if self._command.level == "-Oz" or source is self._command.sources[-1]:
+            _say(self._unsaid)
+            self._unsaid = ""
+
     def _by_clang(self, source: Source, output: str, made: Path) -> tuple[int, str]:
         """The object that clang -Oz makes, with everything else that the command writes; clang's code and messages."""
-        run = self._clang(source, output, *self._colour(), "-Oz", "-c", "-o", str(made))
+        run = self._clang(source, output, *self._colour(), self._level, "-c", "-o", str(made))
         sys.stdout.buffer.write(run.stdout)
         sys.stdout.flush()
         return run.returncode, run.stderr.decode("utf-8", "surrogateescape")
@@ -269,9 +310,9 @@ class _Build:
             if not record.functions:
                 return _Made(theirs, record, final=True)
             options = self._command.without_dependencies()
-            asked = self._compiler.command, options, source.word, source.language, self._effort, self._folder
+            asked = self._compiler.command, options, source.word, source.language, self._level
             fits = _fit_for(theirs, alone=self._is_alone())
-            made = apart(partial(smaller, *asked, codegen=self._codegen, fits=fits))
+            made = apart(partial(smaller, *asked, self._effort, self._folder, codegen=self._codegen, fits=fits))
             record = replace(record, note=made.note)
             after = objects.text_size(made.image)
             if after < before and fits(made.image):
@@ -288,25 +329,31 @@ class _Build:
         alone = "-ffreestanding", "-nostdlib", "-nodefaultlibs", "-nolibc"
         return any(it in self._command.words for it in alone)
 
-    def _key(self, source: Source, output: str) -> str:
-        """What the object depends on; empty where that cannot be known, or the source cannot be preprocessed."""
+    def _known(self, source: Source, output: str) -> _Known | None:
+        """What the object depends on; None where that cannot be known, or the source cannot be preprocessed."""
         command = self._command
         if any(it.startswith(("-Wp,-M", "-Xpreprocessor", "-include-pch", "--config")) for it in command.words):
-            return ""
+            return None
+        if command.value_of("-MF") == "-":
+            return None
+        said = b""
         if source.language in PREPROCESSED:
             text = source.path.read_bytes()
         else:
             run = self._clang(source, output, "-Oz", "-E", "-o", "-")
-            text = run.stdout if not run.returncode else b""
+            text, said = run.stdout if not run.returncode else b"", run.stderr
         if not text or _READS_MORE.search(text):
-            return ""
+            return None
+        files = tuple(sorted({os.fsencode(source.word), *_FILE.findall(text)}))
         kept = command.without_dependencies()
         debug = any(it.startswith("-g") and it != "-g0" for it in kept)
         facts = [*self._compiler.command, *kept, *self._colour(), source.language, str(self._effort)]
         facts += [str(self._codegen), __version__, _about(_library()), _about(shutil.which(self._compiler.command[0]))]
-        facts += [str(Path.cwd())] if debug else []
-        files = map(_digest, sorted(set(_FILE.findall(text)))) if debug else ()  # a debugger may check what it shows
-        return key_of([text, *(it.encode("utf-8", "surrogateescape") for it in facts), *files])
+        facts += [*command.shape, source.word if source.language in PREPROCESSED else ""]
+        facts += [str(Path.cwd()), os.environ.get("PWD", "")] if debug else []
+        exact = map(_digest, files if debug or _COLUMNS.search(text) else ())  # a debugger may check what it shows
+        encoded = (it.encode("utf-8", "surrogateescape") for it in facts)
+        return _Known(key_of([text, said, *encoded, *exact]), files)
 
     def _clang(self, source: Source, output: str, *last: str) -> subprocess.CompletedProcess[bytes]:
         """Run clang on a source with all the command's options, and these."""
@@ -322,7 +369,7 @@ class _Build:
         if not self._command.writes_dependencies:
             return words
         if not self._command.value_of("-MF"):
-            words += ["-MF", str(Path(output).with_suffix(".d"))]
+            words += ["-MF", re.sub(r"\.[^./]*$", "", output) + ".d"]
         if not self._command.value_of("-MT") and not self._command.value_of("-MQ"):
             words += ["-MQ", output]
         return words
@@ -330,7 +377,8 @@ class _Build:
     def _colour(self) -> list[str]:
         """Its standard error is a pipe of ours: clang is told what it would have seen."""
         chosen = any(it.startswith(_COLOURS) for it in self._command.words)
-        return ["-fcolor-diagnostics"] if sys.stderr.isatty() and not chosen else []
+        plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb" or not sys.stderr.isatty()
+        return [] if chosen or plain else ["-fcolor-diagnostics"]
 
 
 def level_of_effort(environment: Mapping[str, str]) -> int:

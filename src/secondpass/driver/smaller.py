@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secondpass.driver.codegen import Options, refusal, shipped, smallest, usual, words_of
+from secondpass.driver.codegen import Options, outlines, refusal, shipped, smallest, usual, words_of
 from secondpass.effort import effort
 from secondpass.errors import SandboxError
 from secondpass.llvm import objects
@@ -27,7 +27,7 @@ _LISTS = 0.75
 """The share of the time for lists; the rest is for options of code generation."""
 _RUNNERS_UP = 4
 """Modules besides the smallest one that code generation with options is tried on: they may suit it better."""
-_LATEST = ("-Oz", "-Xclang", "-disable-llvm-passes", "-w", "-c")
+_LATEST = ("-Xclang", "-disable-llvm-passes", "-w", "-c")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,7 @@ def smaller(
     options: Sequence[str],
     source: str,
     language: str,
+    optimised: str,
     level: int,
     folder: Path,
     *,
@@ -63,6 +64,7 @@ def smaller(
         options: of the command line, without files, outputs and dependencies.
         source: the file, as the command names it.
         language: as `-x` names it.
+        optimised: the optimisation level at which clang reads it: -Oz, or that of a precompiled header.
         level: of effort.
         folder: for what is of no use later.
         codegen: whether options of code generation are tried.
@@ -73,6 +75,7 @@ def smaller(
         SecondpassError: the module cannot be optimised.
     """
     from secondpass.llvm.library import load
+    from secondpass.llvm.module import Module
     from secondpass.llvm.sandbox import Sandbox
     from secondpass.optimize import optimize
     from secondpass.tuner.coreset import coreset
@@ -87,7 +90,7 @@ def smaller(
 
     with Sandbox(1, asked.seconds / 2, fork=True) as sandbox:
         module, native = folder / f"{Path(source).stem}.bc", folder / "native.o"
-        _run([*clang, *options, *_LATEST, "-emit-llvm", "-o", str(module), "-x", language, source])
+        _run([*clang, *options, optimised, *_LATEST, "-emit-llvm", "-o", str(module), "-x", language, source])
         engine = asked.engine(_THREADS)
         lists = coreset(Objective.BYTES, asked.coreset)
         result = optimize(
@@ -97,18 +100,20 @@ def smaller(
             sandbox,
             objective=Objective.BYTES,
             coreset=lists,
-            marked=True,
+            marked=optimised == "-Oz",
             seconds=_LISTS * asked.seconds,
             runners_up=_RUNNERS_UP if codegen else 0,
         )
 
         def generate(bitcode: bytes, chosen: Options) -> bytes:
             module.write_bytes(bitcode)
-            words = [*options, *words_of(chosen), *_LATEST, "-Qunused-arguments"]
+            words = [*options, *words_of(chosen), "-Oz", *_LATEST, "-Qunused-arguments"]
             _run([*clang, *words, "-o", str(native), "-x", "ir", str(module)])
             return native.read_bytes()
 
-        sets = shipped()[: asked.codegen] if codegen else ()
+        with Module.parse(result.bitcode) as best:
+            outlined = best.may_be_outlined
+        sets = [it for it in shipped()[: asked.codegen] if outlined or not outlines(it)] if codegen else ()
         made = smallest(generate, [result.bitcode, *result.runners_up], sets, options, is_over, fits)
         notes = [result.note] if result.note else []
         if made.untried:
