@@ -49,7 +49,7 @@ from secondpass.evaluate.models import Model
 from secondpass.model.manifest import SHIPPED, Manifest
 from secondpass.progress import progress_bar
 from secondpass.prompt import Form, Objective
-from secondpass.strategies.base import HOTTEST, Session, Strategy
+from secondpass.strategies.base import HOTTEST, Attempt, Session, Strategy
 from secondpass.strategies.sampling import Sample, Then
 from secondpass.strategies.tree import Priority, PriorityAfterFeedback, in_order
 from secondpass.tuner.labels import read_labels
@@ -70,10 +70,9 @@ class AfterTheBest:
 
     def run(self, session: Session) -> None:
         session.judge(session.answer(self.first, self.temperature, self.seed), range(self.first))
-        usable = [(it.verdict.target, it.sample) for it in session.attempts if it.verdict.target is not None]
-        if not usable:
+        best = best_of(session.attempts)
+        if best is None:
             return
-        best = session.attempts[min(usable)[1]]
         with suppress(PromptTooLong):
             sequence = session.after(best, Form.FAST)
             seconds = session.answer(self.after, self.temperature_after, self.seed + 1, sequence=sequence)
@@ -89,13 +88,12 @@ class ProbableAfterTheBest:
 
     def run(self, session: Session) -> None:
         session.work(Priority(self.first))
-        usable = [(it.verdict.target, it.sample) for it in session.attempts if it.verdict.target is not None]
-        if not usable:
+        best = best_of(session.attempts)
+        if best is None:
             return
-        best = session.attempts[min(usable)[1]]
         with suppress(PromptTooLong):
-            sequence = session.after(best, Form.FAST)
-            for path in islice(in_order(sequence.tree(), self.after), self.after):
+            sequence = session.branching(session.after(best, Form.FAST))
+            for path in islice(in_order(sequence.tree().trying_again(), self.after), self.after):
                 session.count(1)
                 session.judge([sequence.completion(path.written)], [best.sample], 1)
 
@@ -120,6 +118,12 @@ class AfterTheProbable:
             for sample, completions in followed:
                 session.count(session.affordable(1))
                 session.judge([completions[turn]], [sample], 1)
+
+
+def best_of(attempts: Sequence[Attempt]) -> Attempt | None:
+    """The first of the attempts with the least instructions; None where none can be used."""
+    usable = [it for it in attempts if it.verdict.target is not None]
+    return min(usable, key=lambda it: it.verdict.target or 0, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,8 +235,17 @@ def main() -> int:
 
 
 def print_table(n: int, cases: Sequence[Case], found: Mapping[str, Sequence[Sequence[Tried]]]) -> None:
-    print(f"\n| {n} answers | different lists | of the labels' gain | in the mean | against samples | better | worse |")
-    print("|---|---:|---:|---:|---:|---:|---:|")
+    titles = (
+        "different lists",
+        "of the labels' gain",
+        "in the mean",
+        "against samples",
+        "by projects",
+        "better",
+        "worse",
+    )
+    print(f"\n| {n} answers | {' | '.join(titles)} |\n|---|{'---:|' * len(titles)}")
+    projects = np.unique([case.project for case in cases], return_inverse=True)[1]
     oz, label = (np.array([getattr(case, name) for case in cases]) for name in ("oz", "best"))
     plain = smallest(cases, found[SAMPLES])
     for title, tried in found.items():
@@ -240,11 +253,12 @@ def print_table(n: int, cases: Sequence[Case], found: Mapping[str, Sequence[Sequ
         lists = np.mean([len({it.passes for it in some}) for some in tried])
         share = (oz - left).sum() / (oz - label).sum()
         mean = (1 - left / oz).mean() / (1 - label / oz).mean()
-        compared = "| |"
+        compared = "| | |"
         if title != SAMPLES:
             more = plain - left
-            low, high = interval(more, oz - label)
-            compared = f"{low:+.1%} to {high:+.1%} | {(more > 0).sum()} | {(more < 0).sum()}"
+            both = (interval(more, oz - label, groups) for groups in (np.arange(len(cases)), projects))
+            intervals = " | ".join(f"{low:+.1%} to {high:+.1%}" for low, high in both)
+            compared = f"{intervals} | {(more > 0).sum()} | {(more < 0).sum()}"
         print(f"| {title} | {lists:.1f} | {share:.1%} | {mean:.1%} | {compared} |")
 
 
@@ -254,8 +268,15 @@ def smallest(cases: Sequence[Case], tried: Sequence[Sequence[Tried]]) -> NDArray
     return np.array([min([case.oz, *counts]) for case, counts in zip(cases, usable, strict=True)])
 
 
-def interval(more: NDArray[np.int64], possible: NDArray[np.int64]) -> tuple[float, float]:
-    """The middle 95 % of what is saved more, as a share of all that may be, over functions drawn with replacement."""
+def interval(more: NDArray[np.int64], possible: NDArray[np.int64], groups: NDArray[np.int64]) -> tuple[float, float]:
+    """The middle 95 % of what is saved more, as a share of all that may be, over groups drawn with replacement.
+
+    Args:
+        more: what is saved more, by function.
+        possible: what may be saved.
+        groups: the number of each function's group: its own, or its project's, whose functions resemble each other.
+    """
+    more, possible = (np.bincount(groups, weights=it) for it in (more, possible))
     drawn = np.random.default_rng(0).integers(0, len(more), (DRAWS, len(more)))
     all_more, all_possible = more[drawn].sum(axis=1), possible[drawn].sum(axis=1)
     told = all_possible > 0  # of few functions none may have anything to gain

@@ -198,7 +198,10 @@ def test_counted_lists_are_drawn_of_what_compiles_and_are_the_same_each_time():
     assert {(passes.words, count) for passes, count in one.counted} == {(SROA, 15), (O1, 18)}
 
 
-@pytest.mark.parametrize(("change", "message"), [({"counted": 2}, "--counted needs --outcomes")])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"counted": 2}, "--counted needs --outcomes"), ({"counted": -1}, "--counted must not be negative")],
+)
 def test_counted_lists_need_outcomes(tmp_path, labelled, change, message):
     with pytest.raises(InputError, match=message):
         make_optimize(OptimizeRequest(corpus=labelled.corpus, labels=(labelled.labels,), out=tmp_path / "d", **change))

@@ -319,8 +319,8 @@ class _Run:
             "Models, and what needs none",
             "Improved: functions with fewer instructions than at -Oz. Gain: of all functions together; mean gain: of "
             "the functions. -Oz is a candidate always, but in the last two columns. Finished: of the autotuner's gain, "
-            "the lists with the tails that ship behind them, stopped where the count is least; about two compiles a "
-            "list and twelve a function more, which Costs counts.",
+            "the lists with the tails that ship behind them, stopped where the count is least. Costs counts what is "
+            "tried for it, a list each and ten or so a function more; the best is compiled once again, uncounted.",
         )
         self._page.table(_HEADINGS, ([row.name, *row.cells()] for row in rows))
         if not neighbours.training:
@@ -426,7 +426,7 @@ class _Run:
         self._page.section(
             "All ways at equal compiles",
             "A compile is a list that was not tried on the function before. The search looks at the count after each "
-            "pass of a list, the others at its end.",
+            "pass of a list, the others at its end; -Oz is the first list of its budget, and costs the others nothing.",
         )
         self._figure(figures.curve_plots(found, "compiles a function"), "compiles", "Share of the autotuner's gain")
         for model, curves in found.items():

@@ -43,7 +43,7 @@ from secondpass.model.dataset import (
 from secondpass.model.tokenizer import VOCABULARY_SIZE, Tokenizer
 from secondpass.progress import Progress
 from secondpass.prompt import Form, Objective
-from secondpass.strategies.base import HOTTEST, MOST_ANSWERS
+from secondpass.strategies.base import HOTTEST, MOST_ANSWERS, check_sampling
 from secondpass.tuner.coreset import coreset
 from secondpass.tuner.labels import Label, objective_of, read_labels
 from secondpass.tuner.outcomes import Outcomes, read_outcomes, try_lists
@@ -158,6 +158,8 @@ def make_optimize(request: OptimizeRequest, progress: Progress | None = None) ->
     _check_answers(request.answers)
     if request.context < 1:
         raise InputError("--context must be positive")
+    if request.counted < 0:
+        raise InputError("--counted must not be negative")
     with being_written(request.out):
         corpus, labels = Corpus(request.corpus), labels_by_objective(request.labels)
         outcomes = {objective_of(path): read_outcomes(path, objective_of(path)) for path in request.outcomes}
@@ -194,6 +196,7 @@ def make_feedback(request: FeedbackRequest, progress: Progress | None = None) ->
     """
     if request.workers < 0 or (request.functions is not None and request.functions < 1):
         raise InputError("--functions must be positive, --workers not negative")
+    check_sampling(request.seed, None, None)
     if not 1 <= request.samples <= MOST_ANSWERS or not 0 <= request.temperature <= HOTTEST:
         raise InputError(f"--samples must be 1 to {MOST_ANSWERS}, --temperature 0 to {HOTTEST:g}")
     _check_answers(request.answers)
