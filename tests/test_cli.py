@@ -129,6 +129,10 @@ def test_flags_behind_the_dashes_reach_clang(tmp_path):
     assert secondpass("optimize", path, "--", "-DVALUE=3").returncode == 0
 
 
+def test_flags_for_a_command_that_calls_no_clang_are_refused(tmp_path):
+    assert "for clang, which tune does not call: leave -DX out" in fault("tune", tmp_path, "--out", "x", "--", "-DX")
+
+
 def test_an_object_has_the_sections_that_clang_flags_ask_for(small, tmp_path):
     secondpass("optimize", small, "-o", tmp_path / "small.o", "--", "-ffunction-sections")
     assert b".text.f" in (tmp_path / "small.o").read_bytes()

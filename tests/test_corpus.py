@@ -568,6 +568,39 @@ def test_again_makes_a_project_anew(copied, sources):
     assert hashes(copied) == found
 
 
+def test_what_is_made_anew_in_vain_stays_as_it_was(copied, sources, tmp_path, capsys):
+    found, before = hashes(copied), (copied / "units/mixed/units.json").read_bytes()
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    fault(capsys, "files", empty, "--project", "mixed", "--again", "--out", copied)
+    assert (hashes(copied), (copied / "units/mixed/units.json").read_bytes()) == (found, before)
+    opened = Corpus(copied)
+    assert all(map(opened.record, opened.entries))
+
+
+def test_a_refused_command_fixes_no_split(copied, sources, capsys):
+    before = store.fixed_splits(copied)
+    fault(capsys, "files", sources / "sums.c", "--project", "mixed", "--split", "test", "--out", copied)
+    assert store.fixed_splits(copied) == before == {"mixed": "train"}
+
+
+def test_a_corpus_of_many_projects_keeps_few_files_open(tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "_OPEN_FILES", 3)
+    opened = made_up(tmp_path, [record(number, f"p{number}", number) for number in range(12)])
+    files = len(list(Path("/proc/self/fd").iterdir()))
+    texts = [opened.text(key) for key in opened.entries]
+    assert len(list(Path("/proc/self/fd").iterdir())) <= files + 3
+    assert [opened.text(key) for key in opened.entries] == texts
+
+
+def test_a_name_that_is_no_utf_8_costs_no_function(tmp_path):
+    path = tmp_path / "odd.ll"
+    path.write_text('target triple = "x86_64-unknown-linux-gnu"\ndefine i32 @"\\FFx"(i32 %x) {\n  ret i32 %x\n}\n')
+    assert corpus("files", path, "--project", "odd", "--out", tmp_path / "corpus") == 0
+    opened = Corpus(tmp_path / "corpus")
+    assert [opened.record(key).name for key in opened.entries] == ["\ufffdx"]
+
+
 def test_a_shard_whose_units_are_gone_does_not_count(copied, sources):
     """What a run leaves that `--again` began and that was killed."""
     found = hashes(copied)

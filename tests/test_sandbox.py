@@ -394,6 +394,28 @@ def test_the_death_of_the_server_is_an_error(fresh):
         fresh.compile(Job(SMALL, (CLEAN,) * 8))
 
 
+def test_a_server_that_died_long_ago_is_an_error_too(fresh):
+    fresh.compile(Job(SMALL, ("",) * 8))
+    workers = children(fresh._server.pid)
+    os.kill(fresh._server.pid, signal.SIGKILL)
+    assert gone(workers)
+    with pytest.raises(SandboxError):
+        fresh.compile(Job(SMALL, (CLEAN,) * 8))
+
+
+def test_an_interrupt_amid_a_question_ends_the_sandbox(fresh, monkeypatch):
+    fresh.compile(Job(SMALL, ("",) * 8))
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("secondpass.llvm.sandbox.receive", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        fresh.compile(Job(SMALL, (CRASH, CLEAN)))
+    with pytest.raises(SandboxError):
+        fresh.compile(Job(SMALL, (CLEAN,)))
+
+
 def test_workers_do_not_outlive_a_killed_server(fresh):
     fresh.compile(Job(SMALL, ("",) * 8))
     workers = children(fresh._server.pid)

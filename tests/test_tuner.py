@@ -154,6 +154,16 @@ def test_bytes_are_those_of_the_native_code():
         assert explorer.value(explorer.walk(OZ)) == module.native_size == explorer.confirm(OZ)
 
 
+def test_a_list_that_depends_on_addresses_has_the_worst_of_several_values(monkeypatch):
+    counts = iter([9, 7, 8, 7, 7, 5])
+    monkeypatch.setattr(Module, "instruction_count", property(lambda _: next(counts)))
+    explorer = Explorer.__new__(Explorer)
+    with Module.parse(FUNCTIONS[LONG]) as module:
+        explorer._module, explorer._objective, explorer._seconds = module, Objective.INSTRUCTIONS, 0.0
+        assert explorer.confirm(("mem2reg", "gvn-sink")) == 9
+        assert explorer.confirm(("mem2reg",)) == 5
+
+
 # Knowledge
 
 
@@ -267,6 +277,8 @@ def test_a_broadcast_takes_what_is_better_and_keeps_what_is_not():
         assert improved.found[0].value == best[0].value < poor[0].value
         assert improved.compiles >= 2
         assert broadcast(best, (("dce",), ("sroa", "dce"))).found == best
+        lucky = (Found(("mem2reg",), best[0].value - 1),)  # what it says now is not what it said
+        assert broadcast(lucky, (best[0].passes,)).found[0].value <= best[0].value
 
 
 # Coresets

@@ -34,6 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words, flags = _split(words)
     options = _parser().parse_args(words)
     options.flags = flags
+    if flags and options.run not in (_optimize, _explain, _corpus_files):
+        print(
+            f"secondpass: what stands behind -- is for clang, which {words[0]} does not call: leave {flags[0]} out",
+            file=sys.stderr,
+        )
+        return 2
     if not hasattr(options, "interrupted"):
         options.interrupted = "nothing was written"
     try:

@@ -5,6 +5,7 @@ pyarrow comes with the extra `corpus` and is imported when a file is.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -78,6 +79,8 @@ def open_file(path: Path, mend: str) -> Any:
 
 def corrupt(path: Path, error: Exception, mend: str) -> CorpusError:
     """What to raise where reading fails."""
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE, errno.EACCES):
+        mend = "nothing is wrong with what is in it"
     return CorpusError(f"{path}: cannot be read ({' '.join(str(error).split())[:120]}); {mend}")
 
 

@@ -133,7 +133,9 @@ def collect(
 
 @contextlib.contextmanager
 def _interrupt_enters(ended: SimpleQueue[ProjectReport | BaseException]) -> Generator[None]:
-    """Ctrl-C becomes an entry of the queue: raised amid a thread's start it may leave a lock held for ever."""
+    """Ctrl-C becomes an entry of the queue: raised amid a thread's start it may leave a lock held for ever. So does
+    SIGTERM, or what was started would go on without a limit to its time.
+    """
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, or a caller's own
         yield
         return
@@ -143,6 +145,7 @@ def _interrupt_enters(ended: SimpleQueue[ProjectReport | BaseException]) -> Gene
 
     try:
         signal.signal(signal.SIGINT, enter)
+        signal.signal(signal.SIGTERM, enter)
     except ValueError:  # not the main thread: Ctrl-C is not for this one
         yield
         return
@@ -150,6 +153,7 @@ def _interrupt_enters(ended: SimpleQueue[ProjectReport | BaseException]) -> Gene
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _next(ended: SimpleQueue[ProjectReport | BaseException]) -> ProjectReport:

@@ -17,7 +17,7 @@ from secondpass.corpus.build import ProjectReport, Source, collect
 from secondpass.corpus.debian import Builder, Package, check_machine, check_names, read_recipe
 from secondpass.corpus.disk import check_disk, full_disk_is_clear
 from secondpass.corpus.processes import Processes
-from secondpass.corpus.store import fix_splits
+from secondpass.corpus.store import fix_splits, shard_path
 from secondpass.corpus.units import Project
 from secondpass.errors import InputError
 from secondpass.files import lock
@@ -130,16 +130,24 @@ def _enter(
         processes = Processes()
 
         def made() -> Project:
-            if _done(out, name):
-                return _same(Project.load(target), origin)
-            project = replace(make(target, processes), origin=origin)
-            project.save(target)
+            project = _same(Project.load(target), origin) if _done(out, name) and not named.again else new()
+            if named.split:  # now that it is sure which project has the name
+                fix_splits(out, {name: named.split})
             return project
 
-        if named.split:
-            fix_splits(out, {name: named.split})
-        if named.again:
-            _forget(out, name)
+        def new() -> Project:
+            """Made aside where another one has the place until this is complete."""
+            aside = out / "units" / f".{name}.new" if _done(out, name) else target
+            if aside != target:
+                shutil.rmtree(aside, ignore_errors=True)
+            project = replace(make(aside, processes), origin=origin)
+            project.save(aside)
+            if aside != target:
+                shard_path(out, name).unlink(missing_ok=True)
+                _forget(out, name)
+                aside.rename(target)
+            return project
+
         reports, functions = collect(out, [Source(name, made)], 1, processes, progress)
     return Collection(out, tuple(reports), functions)
 

@@ -109,7 +109,7 @@ def _functions(project: Project, unit: Unit, bitcode: bytes, seen: set[tuple[str
                         project.name,
                         project.version,
                         unit.file,
-                        name,
+                        name.encode("utf-8", "surrogateescape").decode("utf-8", "replace"),
                         unit.language,
                         function.to_bitcode(),
                         text,

@@ -27,6 +27,7 @@ from secondpass.llvm.library import load
 
 _ROW_GROUP = 128
 _CACHED_ROW_GROUPS = 64
+_OPEN_FILES = 64
 _HELD_OUT_FIRST = {"test": 0, "validation": 1, "train": 2}
 _MEND = "delete it and run the corpus command that made it again"
 
@@ -197,7 +198,7 @@ class Corpus:
         columns = [table[field.name].to_pylist() for field in fields(Entry)]
         self.entries: dict[str, Entry] = {it[0]: Entry(*it) for it in zip(*columns)}
         """Every function that counts, by hash, held-out splits first."""
-        self._files: dict[str, Any] = {}
+        self._files: OrderedDict[str, Any] = OrderedDict()
         self._groups: OrderedDict[tuple[str, int], Any] = OrderedDict()
 
     def __len__(self) -> int:
@@ -251,21 +252,30 @@ class Corpus:
         if key in self._groups:
             self._groups.move_to_end(key)
             return self._groups[key]
-        path = shard_path(self._out, project)
-        if project not in self._files:
-            file = parquet.open_file(path, _MEND)
-            parquet.require(path, file, _made_with(), _MEND)
-            self._files[project] = file
-        if group >= self._files[project].num_row_groups:
+        file = self._file(project)
+        if group >= file.num_row_groups:
             raise self._changed(project)
         try:
-            table = self._files[project].read_row_group(group)
+            table = file.read_row_group(group)
         except (OSError, parquet.arrow().ArrowException) as error:
-            raise parquet.corrupt(path, error, _MEND) from error
+            raise parquet.corrupt(shard_path(self._out, project), error, _MEND) from error
         self._groups[key] = table
         if len(self._groups) > _CACHED_ROW_GROUPS:
             self._groups.popitem(last=False)
         return table
+
+    def _file(self, project: str) -> Any:
+        """A project's shard, open; a corpus may have more projects than a process may have files."""
+        if project in self._files:
+            self._files.move_to_end(project)
+            return self._files[project]
+        if len(self._files) >= _OPEN_FILES:
+            self._files.popitem(last=False)[1].close()
+        path = shard_path(self._out, project)
+        file = parquet.open_file(path, _MEND)
+        parquet.require(path, file, _made_with(), _MEND)
+        self._files[project] = file
+        return file
 
     def _changed(self, project: str) -> CorpusError:
         path = shard_path(self._out, project)

@@ -26,7 +26,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -42,7 +42,7 @@ _COALESCE_SECONDS = 0.005
 _OUT_OF_MEMORY = ("bad_alloc", "out of memory", "MemoryError", "Cannot allocate")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Progress:
     """A job on its way: which lists are still to be dealt, and the outcomes so far."""
 
@@ -190,6 +190,7 @@ class Sandbox:
             theirs.close()
         self._selector = selectors.DefaultSelector()
         self._workers: dict[int, _Worker] = {}
+        self._in_step = True
         self.deaths = 0
         """Workers that died, over the sandbox's life."""
 
@@ -332,13 +333,11 @@ class Sandbox:
     # Births and deaths
 
     def _spawn(self) -> None:
-        try:
+        with self._question():
             self._control.sendall(REQUEST.pack(SPAWN, 0))
             data, fds, _, _ = socket.recv_fds(self._control, HEADER.size, 1)
-        except OSError as error:
-            raise self._server_died() from error
-        if not data:
-            raise self._server_died()
+            if not data:
+                raise self._server_died()
         connection = socket.socket(fileno=fds[0])
         connection.setblocking(False)
         worker = _Worker(HEADER.unpack(data)[0], connection)
@@ -367,21 +366,32 @@ class Sandbox:
         self._selector.unregister(worker.connection)
         worker.connection.close()
         del self._workers[worker.pid]
-        try:
+        with self._question():
             self._control.sendall(REQUEST.pack(REAP, worker.pid))
             head = receive(self._control, 8)
             status, size = struct.unpack("<iI", head) if head else (0, 0)
             said = receive(self._control, size) if head else None
-        except OSError as error:
-            raise self._server_died() from error
-        if said is None:
-            raise self._server_died()
+            if said is None:
+                raise self._server_died()
         return status, said.decode("utf-8", "replace")
 
     def _kill_all(self) -> None:
+        if not self._in_step:
+            self.close()  # the server kills them when it is left
+            return
         for worker in list(self._workers.values()):
             os.kill(worker.pid, signal.SIGKILL)
             self._reap(worker)
+
+    @contextlib.contextmanager
+    def _question(self) -> Generator[None]:
+        """A question to the server and all of its answer: the rest of a half one would be taken for the next."""
+        self._in_step = False
+        try:
+            yield
+        except OSError as error:
+            raise self._server_died() from error
+        self._in_step = True
 
     def _server_died(self) -> SandboxError:
         return SandboxError(

@@ -49,6 +49,8 @@ from secondpass.tuner.labels import Label, objective_of, read_labels
 from secondpass.tuner.outcomes import Outcomes, read_outcomes, try_lists
 
 _MOST_ANSWERS = 16
+_LIST_SECONDS = 60.0
+"""For one list on one function, far more than it takes, so that a busy machine makes the same data as an idle one."""
 """More are not worth their tokens."""
 
 
@@ -142,8 +144,11 @@ def make_outcomes(request: OutcomesRequest, progress: Progress | None = None) ->
     corpus, lists = Corpus(request.corpus), coreset(request.objective, request.coreset)
     keys = [it.hash for it in corpus.select(*SPLITS) if it.source <= request.largest]
     busy = f"{request.out}: another command is adding to it; wait for it or name another --out"
-    with lock(request.out.with_name(f"{request.out.name}.lock"), busy), Sandbox(request.workers) as sandbox:
-        tell = partial(_tell, progress, f"{request.objective}: trying {len(lists)} lists")
+    tell = partial(_tell, progress, f"{request.objective}: trying {len(lists)} lists")
+    with (
+        lock(request.out.with_name(f"{request.out.name}.lock"), busy),
+        Sandbox(request.workers, _LIST_SECONDS, reproducible=True) as sandbox,
+    ):
         return try_lists(corpus, keys, lists, request.out, request.objective, sandbox, tell)
 
 
@@ -175,7 +180,7 @@ def make_optimize(request: OptimizeRequest, progress: Progress | None = None) ->
         made = _Writer(request.out, request.context)
         for split in SPLITS:
             if request.code or Objective.BYTES in labels:
-                with Sandbox() as sandbox:
+                with Sandbox(0, _LIST_SECONDS, reproducible=True) as sandbox:
                     functions[split] = compile_targets(corpus, functions[split], sandbox, code=request.code)
             if request.counted:
                 functions[split] = with_counted(functions[split], outcomes[Objective.INSTRUCTIONS], request.counted)

@@ -14,6 +14,7 @@ import os
 import signal
 from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -32,6 +33,11 @@ RUNNING = "running: "
 _DEADLY = 2
 """Passes that must have killed a process at a state for all others to be kept away from it; and states at which one
 must have killed a process to be kept away from all of them."""
+
+BY_ADDRESS = frozenset(("gvn-sink",))
+"""Passes whose result depends on where memory lies (docs/miscompilations.md)."""
+_DRAWS = 5
+"""How often a list with one of them is compiled before its value is believed."""
 
 _pipelines: dict[str, str] = {}
 
@@ -178,16 +184,26 @@ class Explorer:
         return state.bytes if state.bytes >= 0 else None
 
     def confirm(self, words: Sequence[str]) -> int | None:
-        """The value of a list compiled in one piece, as everybody else will; None where it fails."""
-        _announce(words)
-        self._arm()
-        with self._module.clone() as module:
-            try:
-                module.run(PassList.of(*words))
-                module.verify()
-                return module.instruction_count if self._objective is Objective.INSTRUCTIONS else module.native_size
-            except LLVMError:
-                return None
+        """The value of a list compiled in one piece, as everybody else will; None where it fails.
+
+        Of a list whose result depends on addresses it is the worst of several, each with others: a search keeps what is
+        best, and would keep the luckiest.
+        """
+        values: list[int] = []
+        with ExitStack() as taken:
+            for _ in range(_DRAWS if BY_ADDRESS & set(words) else 1):
+                _announce(words)
+                self._arm()
+                module = taken.enter_context(self._module.clone())
+                try:
+                    module.run(PassList.of(*words))
+                    module.verify()
+                    values.append(
+                        module.instruction_count if self._objective is Objective.INSTRUCTIONS else module.native_size
+                    )
+                except LLVMError:
+                    return None
+        return max(values)
 
     def useful(self, words: Sequence[str]) -> Words:
         """A list less the passes that change nothing where they stand."""

@@ -133,8 +133,8 @@ class LabelStore:
         self._lock = lock(self._parts / "lock", busy)
         self.labels: dict[str, Label] = read_labels(path, objective) if path.exists() else {}
         """All of them, by hash."""
-        self._numbers = [int(part.stem) for part in self._parts.glob("*.parquet")]
-        for number in sorted(self._numbers):
+        self._numbers = sorted(int(part.stem) for part in self._parts.glob("*.parquet"))
+        for number in self._numbers:
             self.labels |= read_labels(self._part(number), objective)
         self._waiting: list[Label] = []
 
@@ -162,7 +162,7 @@ class LabelStore:
         """Make the label file of everything, and drop the parts and what was noted."""
         self.flush()
         write_labels(self._path, self.labels.values(), self._objective)
-        for number in self._numbers:
+        for number in self._numbers:  # the oldest first: what a kill leaves must be the newest
             self._part(number).unlink()
         self._numbers = []
         self.forget()

@@ -153,7 +153,7 @@ class BroadcastUnit:
                 if before is not None and search.best is not None and search.value(search.best) >= before:
                     return Searched(Status.OK, found=item.best, compiles=search.compiles - known)
                 search.try_list(OZ)
-                return _result(explorer, search, settings.budget, [], started)
+                return _result(explorer, search, settings.budget, [], started, known=item.best)
         except LLVMError as error:
             return Outcome(Status.INVALID, str(error))
 
@@ -207,8 +207,14 @@ def culprit(last_words: str) -> Words | None:
 
 
 def _result(
-    explorer: Explorer, search: Search, budget: Budget, trace: list[tuple[int, float, int]], started: float
+    explorer: Explorer,
+    search: Search,
+    budget: Budget,
+    trace: list[tuple[int, float, int]],
+    started: float,
+    known: tuple[Found, ...] = (),
 ) -> Outcome:
+    """What a search has found, compiled in one piece, beside the best of what was known before."""
     oz = explorer.confirm(OZ)
     if oz is None or search.best is None:
         return Outcome(Status.BROKEN, "-Oz fails on it")
@@ -221,7 +227,9 @@ def _result(
         shorter = explorer.useful(words) or words
         if shorter not in lists and explorer.known(shorter) is not explorer.known(best):
             lists.append(shorter)
-    found = sorted(search.confirmed(lists, others + 1), key=lambda it: (it.value, len(it.passes)))
+    found = search.confirmed(lists, others + 1)
+    found += [it for it in known[:1] if it.passes not in {other.passes for other in found}]
+    found.sort(key=lambda it: (it.value, len(it.passes)))
     if not found or found[0].value > oz:
         found.insert(0, Found(OZ, oz))
     seconds = time.perf_counter() - started

@@ -1,0 +1,99 @@
+#!/usr/bin/env python3
+"""Compile again what a label file says of lists whose result depends on addresses, and write down the worst.
+
+    python scripts/confirm_labels.py CORPUS LABELS --out LABELS
+
+A search keeps what is best; of a list with `gvn-sink`, whose result depends on where memory lies
+(docs/miscompilations.md), it kept the luckiest. Here such a list runs as an evaluation runs it, and some times more
+with other addresses. Labels of functions that the corpus does not have stay as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from secondpass.corpus.store import Corpus
+from secondpass.errors import run_script
+from secondpass.llvm.jobs import Job
+from secondpass.llvm.passes import PassList
+from secondpass.llvm.sandbox import Sandbox
+from secondpass.prompt import Objective
+from secondpass.tuner.explorer import BY_ADDRESS
+from secondpass.tuner.labels import Label, objective_of, read_labels, write_labels
+from secondpass.tuner.search import OZ, Found
+
+DRAWS = 5
+SECONDS = 60.0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("corpus", type=Path)
+    parser.add_argument("labels", type=Path)
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True)
+    options = parser.parse_args()
+    objective = objective_of(options.labels)
+    labels, corpus = read_labels(options.labels, objective), Corpus(options.corpus)
+    doubtful = {key: it for key, it in labels.items() if key in corpus.entries and any(map(depends, it.found))}
+    order = corpus.in_order_of_shards(doubtful)
+    worst: dict[tuple[str, Found], int | None] = {}
+    for reproducible, draws in ((True, 1), (False, DRAWS)):
+        with Sandbox(options.workers, SECONDS, reproducible=reproducible) as sandbox:
+            for key, found, value in compiled(doubtful, order, corpus, objective, sandbox, draws):
+                before = worst.get((key, found), found.value)
+                worst[key, found] = None if value is None or before is None else max(before, value)
+    mended = {key: confirmed(label, worst) for key, label in doubtful.items()}
+    changed = [key for key, label in mended.items() if label.best != labels[key].best]
+    lost = sum(labels[key].gain - mended[key].gain for key in changed)
+    gain = sum(labels[key].gain for key in labels if key in corpus.entries)
+    print(
+        f"{len(doubtful):,} labels of the corpus depend on addresses; {len(changed):,} have another best list or value"
+    )
+    print(f"their gain is {lost:,} instructions less, of {gain:,} of all labels of the corpus")
+    write_labels(options.out, [mended.get(key, it) for key, it in labels.items()], objective)
+    return 0
+
+
+def depends(found: Found) -> bool:
+    return not BY_ADDRESS.isdisjoint(found.passes)
+
+
+def compiled(
+    labels: Mapping[str, Label],
+    order: Iterable[str],
+    corpus: Corpus,
+    objective: Objective,
+    sandbox: Sandbox,
+    draws: int,
+) -> Iterator[tuple[str, Found, int | None]]:
+    """Each doubtful list of each function, as often as it is to be drawn, with its value; None where it fails."""
+    measure = objective is Objective.BYTES
+
+    def drawn(key: str) -> list[Found]:
+        return [it for it in labels[key].found if depends(it)] * draws
+
+    jobs = (
+        Job(corpus.bitcode(key), tuple(str(PassList.of(*it.passes)) for it in drawn(key)), key, bytes=measure)
+        for key in order
+    )
+    for job, outcomes in sandbox.run(jobs):
+        for found, it in zip(drawn(job.name), outcomes, strict=True):
+            yield job.name, found, (it.bytes if measure else it.instructions) if it.ok else None
+
+
+def confirmed(label: Label, worst: Mapping[tuple[str, Found], int | None]) -> Label:
+    """The label with the values that hold, best first; -Oz where nothing better is left."""
+    values = ((it, worst.get((label.hash, it), it.value)) for it in label.found)
+    found = sorted((Found(it.passes, value) for it, value in values if value is not None), key=lambda it: it.value)
+    if not found or found[0].value > label.oz:
+        found.insert(0, Found(OZ, label.oz))
+    return replace(label, found=tuple(found))
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))
