@@ -129,6 +129,60 @@ def test_flags_behind_the_dashes_reach_clang(tmp_path):
     assert secondpass("optimize", path, "--", "-DVALUE=3").returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("-fsanitize=address", "-fsanitize=address is asked for"),
+        ("-fprofile-instr-generate", "-fprofile-instr-generate is asked for"),
+        ("-MD", "dependencies are asked for"),
+        ("-gsplit-dwarf", "-gsplit-dwarf is asked for"),
+        ("-save-temps", "-save-temps is asked for"),
+        ("-ox.o", "the output x.o is named"),
+        ("-E", "-E is asked for"),
+    ],
+)
+def test_flags_that_ask_for_more_than_code_are_refused(small, tmp_path, flag, said):
+    before = sorted(tmp_path.iterdir())
+    assert said in fault("optimize", small, "--effort", 0, "--", flag, cwd=tmp_path)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_file_that_fails_costs_no_other_its_result(small, tmp_path):
+    data, wrong = tmp_path / "data.c", tmp_path / "wrong.c"
+    data.write_text("const unsigned char table[4] = {1, 2, 3, 4};\n")
+    wrong.write_text("int f(\n")
+    (tmp_path / "out").mkdir()
+    run = secondpass("optimize", data, small, wrong, "--effort", 0, "-o", tmp_path / "out", "--emit", "bc")
+    assert run.returncode == 2
+    assert f"{data}: it defines no function" in run.stderr and f"{wrong}: clang does not compile it" in run.stderr
+    assert [it.name for it in (tmp_path / "out").iterdir()] == ["small.bc"]
+    assert "small.c" in run.stdout and "data.c" not in run.stdout
+
+
+def test_standard_output_is_no_place_for_results(small, tmp_path):
+    assert "name one" in fault("optimize", small, "--effort", 0, "-o", "-", cwd=tmp_path)
+
+
+@pytest.mark.parametrize("level", ["default<Oz>", "default<Os>"])
+def test_levels_that_end_the_process_are_refused(small, level):
+    assert "is 'default<O2>' on functions marked for size" in fault("explain", small, "--passes", f"sroa,{level}")
+
+
+def test_the_table_says_what_is_gone_and_what_is_data(tmp_path):
+    path = tmp_path / "gone.c"
+    path.write_text(
+        "static int once(int x) { return x * 3; }\nint f(int x) { return once(x); }\n"
+        'const char *name(void) { return "secondpass"; }\n'
+    )
+    rows = [
+        line.split("│")[1:-1] for line in secondpass("optimize", path, "--effort", 0).stdout.splitlines() if "│" in line
+    ]
+    table = {row[0].strip(): [it.strip() for it in row[1:]] for row in rows}
+    assert list(table) == ["f", "name", "1 more, inlined or unused", "data, and between functions", "total"]
+    for column in (-2, -1):
+        assert sum(int(row[column] or 0) for row in list(table.values())[:-1]) == int(table["total"][column])
+
+
 def test_flags_for_a_command_that_calls_no_clang_are_refused(tmp_path):
     assert "for clang, which tune does not call: leave -DX out" in fault("tune", tmp_path, "--out", "x", "--", "-DX")
 
@@ -300,15 +354,6 @@ def test_an_output_that_cannot_be_written(small, out, tmp_path):
     (tmp_path / "folder" / "small.o").mkdir()
     fault("optimize", small, "-o", tmp_path / out)
     assert small.read_text() == SMALL
-
-
-def test_a_failing_second_file_leaves_nothing_half_written(small, tmp_path):
-    bad = tmp_path / "bad.c"
-    bad.write_text("int f(void) { return x; }\n")
-    out = tmp_path / "out"
-    out.mkdir()
-    fault("optimize", small, bad, "-o", out, "--emit", "obj")
-    assert not list(out.iterdir())
 
 
 def test_a_closed_pipe_is_no_traceback():

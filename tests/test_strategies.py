@@ -16,6 +16,7 @@ from compiling import CODEC, unoptimised
 from secondpass import ir
 from secondpass.engines.onnx import OnnxEngine
 from secondpass.errors import EngineError, InputError
+from secondpass.llvm.jobs import Outcome, Status
 from secondpass.llvm.module import Module
 from secondpass.llvm.sandbox import Sandbox
 from secondpass.model.manifest import SHIPPED, Manifest
@@ -235,6 +236,21 @@ def test_feedback_on_code_needs_a_model_that_writes_it(session, form):
 def test_sample_k_is_the_same_whatever_the_number_of_samples(session):
     few, many = session().work(Sample(5, 2.0)), session().work(Sample(105, 2.0))
     assert [it.completion.text for it in many[:5]] == [it.completion.text for it in few]
+
+
+def test_a_search_may_be_silent_for_longer_than_a_list(engine, functions):
+    with Sandbox(1, 0.3) as hasty:  # which waits for 5.3 seconds
+        session = Session(engine, functions[-1], hasty, Budget(seconds=12))
+        attempts = session.work(Search(20_000, 2))
+        assert hasty.deaths == 0
+    assert {it.made_by for it in attempts} == {"search"}
+
+
+def test_of_a_search_that_fails_the_models_lists_are_left(session, monkeypatch):
+    failed = Outcome(Status.CRASH, "of some pass")
+    monkeypatch.setattr("secondpass.strategies.base.outcomes", lambda *_: iter([("", failed)]))
+    attempts = session().work(Search(50, 3))
+    assert len(attempts) == 3 and all(it.verdict.valid for it in attempts)
 
 
 def test_the_second_turn_reads_only_its_own_tokens(session):

@@ -112,7 +112,11 @@ def _parser() -> argparse.ArgumentParser:
 def _add_optimize(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("inputs", nargs="+", type=Path, metavar="INPUT", help="C, C++, LLVM IR text or bitcode")
     parser.add_argument("-o", dest="output", type=Path, metavar="OUT", help="output file; a folder for several inputs")
-    parser.add_argument("--emit", choices=EMITTED, help="what to write (default: by OUT's suffix, else obj)")
+    parser.add_argument(
+        "--emit",
+        choices=EMITTED,
+        help="what to write (default: by OUT's suffix, else obj); without -o it goes to the current folder",
+    )
     parser.add_argument(
         "--objective",
         choices=[str(it) for it in Objective],
@@ -126,7 +130,7 @@ def _add_optimize(parser: argparse.ArgumentParser) -> None:
         help="instead of what follows: 0 the coreset, 1 an answer a function, 2 ten, 3 a search",
     )
     parser.add_argument(
-        "--coreset", type=int, metavar="N", help="also try the N lists that serve most functions (10 or 50)"
+        "--coreset", type=int, metavar="N", help="also try the N lists that serve most functions (50 at most)"
     )
     parser.add_argument(
         "--strategy",
@@ -283,7 +287,12 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--temperatures", type=float, nargs="+", metavar="T", help="of the sampling figures (default 0.2 to 1.6)"
     )
-    parser.add_argument("--parts", nargs="+", metavar="PART", help="only these: table, tasks, sampling ...")
+    parser.add_argument(
+        "--parts",
+        nargs="+",
+        metavar="PART",
+        help="only these: table, correlations, distributions, tasks, sampling, iteration, compiles, functions",
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="S")
     parser.add_argument("--workers", type=int, default=0, metavar="W", help="processes (default: one a core)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="the report; keeps every answer")
@@ -508,13 +517,14 @@ def _optimize(options: argparse.Namespace) -> int:
     from secondpass.effort import chosen
     from secondpass.llvm.library import load
     from secondpass.llvm.sandbox import Sandbox
-    from secondpass.optimize import optimize
+    from secondpass.optimize import Result, optimize
     from secondpass.strategies.base import Budget
     from secondpass.tuner.coreset import coreset
 
     asked = chosen(options.effort, options.coreset, options.strategy, options.samples)
     budget = Budget(seconds=options.budget_seconds)
-    targets = output.plan(options.inputs, options.output, options.emit)
+    targets = dict(zip(options.inputs, output.plan(options.inputs, options.output, options.emit)))
+    results, failed = list[Result](), 0
     with Sandbox() as sandbox:
         engine = asked.engine()
         strategy = asked.chosen_strategy(
@@ -526,31 +536,39 @@ def _optimize(options: argparse.Namespace) -> int:
             top_p=options.top_p,
         )
         with progress_bar() as progress:
-            results = [
-                optimize(
-                    path,
-                    engine,
-                    strategy,
-                    sandbox,
-                    objective=Objective(options.objective),
-                    budget=budget,
-                    coreset=coreset(Objective(options.objective), asked.coreset),
-                    flags=options.flags,
-                    seconds=asked.seconds,
-                    progress=progress,
-                )
-                for path in options.inputs
-            ]
+            for path in options.inputs:
+                try:
+                    result = optimize(
+                        path,
+                        engine,
+                        strategy,
+                        sandbox,
+                        objective=Objective(options.objective),
+                        budget=budget,
+                        coreset=coreset(Objective(options.objective), asked.coreset),
+                        flags=options.flags,
+                        seconds=asked.seconds,
+                        progress=progress,
+                    )
+                    if path in targets:
+                        output.write(targets[path], result, options.flags)
+                except InputError as error:  # the others are not in vain
+                    if len(options.inputs) == 1:
+                        raise
+                    failed = error.exit_code
+                    print(f"secondpass: {error}", file=sys.stderr)
+                else:
+                    results.append(result)
     for result in results:
         if result.warnings:
             print(result.warnings, file=sys.stderr)
-    for target, result in zip(targets, results):
-        output.write(target, result, options.flags)
+    if not results:
+        return failed
     if options.json:
         _print_json(report.result_document(results, engine.name if engine else None, load().version))
     else:
         report.print_results(results, _console())
-    return 0
+    return failed
 
 
 def _report(options: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
+from secondpass.driver.command import read_command
 from secondpass.errors import InputError
 from secondpass.llvm.library import load
 from secondpass.llvm.toolchain import find_clang
@@ -44,7 +45,24 @@ def read_ir(path: Path, flags: Sequence[str] = ()) -> tuple[bytes, str]:
         if flags:
             raise InputError(f"{path}: flags for clang ({' '.join(flags)}) have no use for IR; leave them out")
         return data, ""
+    _check_flags(path, flags)
     return _run_clang([*flags, *_UNOPTIMISED, str(path)], path)
+
+
+def _check_flags(path: Path, flags: Sequence[str]) -> None:
+    """Refuse flags that ask for more than code, or for code that our passes do not make, as builds have them.
+
+    Raises:
+        InputError: there is one.
+    """
+    command = read_command(["-c", *flags, str(path)], force=True)
+    reason = command.untouched
+    if command.writes_dependencies or command.value_of("-MF"):
+        reason = "dependencies are asked for"
+    elif command.output:
+        reason = f"the output {command.output} is named"
+    if reason:
+        raise InputError(f"{path}: of the flags for clang, {reason}; leave that out, or compile with `secondpass cc`")
 
 
 def native_code(bitcode: bytes, path: Path, flags: Sequence[str], *, assembly: bool) -> bytes:

@@ -32,6 +32,8 @@ def plan(inputs: Sequence[Path], output: Path | None, emit: str | None) -> list[
     """
     if output is None and emit is None:
         return []
+    if output == Path("-"):
+        raise InputError("-o -: results are written to files; name one")
     several = len(inputs) > 1
     if several and output is not None and not output.is_dir():
         raise InputError(f"-o {output}: with several inputs this must be a folder that exists")

@@ -95,6 +95,7 @@ def _attempt_document(attempt: Attempt) -> Document:
 def print_results(results: Sequence[Result], console: Console) -> None:
     """A table for each input, and the sum of several."""
     for result in results:
+        console.print(str(result.input), style="italic", markup=False, highlight=False, soft_wrap=True)
         console.print(_result_table(result))
         _print_summary(result, console)
     if len(results) > 1:
@@ -109,7 +110,7 @@ def print_results(results: Sequence[Result], console: Console) -> None:
 
 
 def _result_table(result: Result) -> Table:
-    table = Table(title=str(result.input), title_justify="left", show_footer=True, header_style="bold")
+    table = Table(show_footer=True, header_style="bold")
     totals = [
         ("function", "left", "total"),
         ("unoptimised", "right", f"{result.source.instructions:,}"),
@@ -118,11 +119,14 @@ def _result_table(result: Result) -> Table:
         ("change", "right", _change(result.oz.instructions, result.best.instructions)),
         ("bytes -Oz", "right", f"{result.oz.bytes:,}"),
         ("bytes ours", "right", f"{result.best.bytes:,}"),
-        ("best list for it alone", "left", ""),
     ]
+    asked = any(it.attempts or it.note for it in result.functions)
+    if asked:
+        totals.append(("best list for it alone", "left", ""))
     for name, justify, footer in totals:
         table.add_column(name, justify=justify, footer=footer)  # type: ignore[arg-type]
-    for it in result.functions:
+    left = [it for it in result.functions if it.oz or it.best]
+    for it in left:
         oz, best = it.oz, it.best
         table.add_row(
             it.name,
@@ -130,13 +134,23 @@ def _result_table(result: Result) -> Table:
             *(f"{size.instructions:,}" if size else "gone" for size in (oz, best)),
             _change(oz.instructions, best.instructions) if oz and best else "",
             *(f"{size.bytes:,}" if size and size.bytes is not None else "" for size in (oz, best)),
-            f"{it.origin} ({it.note})" if it.note else it.origin,
+            *([f"{it.origin} ({it.note})" if it.note else it.origin] if asked else []),
         )
+    if gone := [it.source.instructions for it in result.functions if not (it.oz or it.best)]:
+        table.add_row(f"{len(gone):,} more, inlined or unused", f"{sum(gone):,}", "gone", "gone")
+    data = [
+        (whole.bytes or 0) - sum(size.bytes or 0 for size in sizes if size)
+        for whole, sizes in ((result.oz, [it.oz for it in left]), (result.best, [it.best for it in left]))
+    ]
+    if any(data):
+        table.add_row("data, and between functions", "", "", "", "", *(f"{it:,}" for it in data))
     return table
 
 
 def _print_summary(result: Result, console: Console) -> None:
-    improved = sum(it.origin != "-Oz" for it in result.functions)
+    both = [(it.oz, it.best) for it in result.functions if it.oz and it.best]
+    smaller = sum((best.by(result.objective) or 0) < (oz.by(result.objective) or 0) for oz, best in both)
+    model = f" ({result.seconds['model']:.2f} s with the model)" if any(it.attempts for it in result.functions) else ""
     console.print(f"best list for the file: {result.origin}", highlight=False, soft_wrap=True)
     console.print(f"  {result.passes}", highlight=False, soft_wrap=True)
     if result.note:
@@ -144,8 +158,7 @@ def _print_summary(result: Result, console: Console) -> None:
     if result.objective is Objective.BYTES:
         _print_beside(result.oz, result.best, console)
     console.print(
-        f"{improved} of {len(result.functions)} functions have an answer that beats -Oz;"
-        f" {result.seconds['total']:.2f} s ({result.seconds['model']:.2f} s with the model)",
+        f"{smaller} of {len(both)} functions are smaller than at -Oz; {result.seconds['total']:.2f} s{model}",
         highlight=False,
     )
 

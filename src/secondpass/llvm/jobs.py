@@ -52,6 +52,7 @@ class Job:
         each: what to do with the module and one item of `lists` instead of compiling it; a function that
             pickles. It runs in a process of its own, and may start its interval timer anew for each step that it
             takes. One that is `Prepared` first fills the caches of the worker that this process is forked from.
+        seconds: the longest time such work may be silent, where that is more than the sandbox gives a list.
     """
 
     module: bytes
@@ -62,6 +63,7 @@ class Job:
     bytes: bool = False
     keep: bool = False
     each: Work | None = None
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

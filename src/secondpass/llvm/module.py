@@ -92,7 +92,8 @@ class Module:
         if failed or not handle.value:
             said = said or context.take_errors() or "not LLVM IR"
             api.LLVMContextDispose(context.handle)
-            raise LLVMError(said.strip() if name in said else f"{name}: {said.strip()}")
+            said = said.strip().partition("\n")[0]  # what follows is the line itself, of any length and any bytes
+            raise LLVMError(said if name in said else f"{name}: {said}")
         module = cls(handle.value, context)
         try:
             module.verify()

@@ -349,8 +349,9 @@ class Session:
         for _, outcome in outcomes(items, self._module, SearchUnit(settings), self._sandbox.run):
             searched = isinstance(outcome, Searched)
             self._searched += outcome.compiles if searched else compiles
-            for sample, it in enumerate(outcome.found if searched else ()):
-                self._keep(PassList.of(*it.passes), sample, "search")
+            kept = [it.passes for it in outcome.found] if searched else first
+            for sample, words in enumerate(kept):
+                self._keep(PassList.of(*words), sample, "search")
 
     def finish(self) -> None:
         """Finish the lists tried so far (`tuner.finish`), and keep the best as an attempt where it is a new one.

@@ -25,6 +25,8 @@ from secondpass.tuner.search import OZ, Budget, Found, Search
 
 _MOST_DEATHS = 12
 """Workers that may die on one function before it is given up."""
+_LONGEST = 600.0
+"""Seconds in which a unit of work need not say anything: it has limits of its own, for each pass and for itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +192,7 @@ def outcomes(
     """
     while items:
         again: dict[str, Item] = {}
-        jobs = (Job(source(key), (item.to_text(),), key, each=unit) for key, item in items.items())
+        jobs = (Job(source(key), (item.to_text(),), key, each=unit, seconds=_LONGEST) for key, item in items.items())
         for job, (outcome,) in run(jobs):
             retry = None if isinstance(outcome, Searched) else after_death(items[job.name], outcome)
             if retry is None:
