@@ -92,8 +92,7 @@ class Module:
         if failed or not handle.value:
             said = said or context.take_errors() or "not LLVM IR"
             api.LLVMContextDispose(context.handle)
-            said = said.strip().partition("\n")[0]  # what follows is the line itself, of any length and any bytes
-            raise LLVMError(said if name in said else f"{name}: {said}")
+            raise LLVMError(said.strip() if name in said else f"{name}: {said.strip()}")
         module = cls(handle.value, context)
         try:
             module.verify()
