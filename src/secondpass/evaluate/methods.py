@@ -27,6 +27,8 @@ from secondpass.tuner.finish import Finish, finished, tails
 from secondpass.tuner.labels import Label
 from secondpass.tuner.work import Searched
 
+_FINISHED = 2
+"""One more whenever lists come to be finished otherwise than before."""
 _LONGEST_RANDOM = 20
 """Passes of a random list at most."""
 
@@ -151,7 +153,7 @@ class Finished:
     def facts(self) -> Mapping[str, Any]:
         """See `Method`."""
         made = asdict(tails(Objective.INSTRUCTIONS))
-        return {"of": self.of.facts, "chosen": self.chosen, "tails": made, "compiles": "counted"}
+        return {"of": self.of.facts, "chosen": self.chosen, "tails": made, "edition": _FINISHED}
 
     def trials(self, cases: Sequence[Case]) -> Iterator[Trials]:
         """See `Method`."""
