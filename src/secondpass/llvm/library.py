@@ -16,6 +16,9 @@ from secondpass.llvm.passes import PassList
 from secondpass.llvm.toolchain import SUPPORTED_MAJORS, find_toolchain
 from secondpass.llvm.vocabulary import VOCABULARY, Entry
 
+_LEVELS_OF_SIZE, _WITHOUT_THEM = ("default<Os>", "default<Oz>"), 23
+"""Pipelines, and the first LLVM that ends the process at them."""
+
 
 class Library:
     """libLLVM in this process. Get it with `load`."""
@@ -69,7 +72,7 @@ class Library:
 
         LLVM 23 dropped `default<Oz>`: the attributes alone make `default<O2>` small.
         """
-        return "default<Oz>" if self.major < 23 else "default<O2>"
+        return "default<Oz>" if self.major < _WITHOUT_THEM else "default<O2>"
 
     def target_machine(self, triple: bytes, *, pic: bool) -> int:
         """The code generator for a triple, shared by all modules of this process.
@@ -121,6 +124,8 @@ class Library:
 
     def _refuses(self, text: str) -> bool:
         """Ask LLVM itself, on an empty module: names and parameters differ by version."""
+        if text in _LEVELS_OF_SIZE and self.major >= _WITHOUT_THEM:
+            return True
         context = self.capi.LLVMContextCreate()
         module = self.capi.LLVMModuleCreateWithNameInContext(b"probe", context)
         error = self.capi.LLVMRunPasses(module, str(PassList.of(text)).encode(), None, self.pass_options)

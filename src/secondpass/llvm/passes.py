@@ -32,8 +32,6 @@ _MANAGER = re.compile(
     r"module|cgscc|loop|loop-mssa|devirt<\d+>|function(<((eager-inv|no-rerun)(;(eager-inv|no-rerun))*)?>)?"
 )
 _LOOPS = (Level.LOOP, Level.LOOP_MSSA)
-_LEVELS_OF_SIZE = ("default<Os>", "default<Oz>")
-"""What LLVM had once, and ends the process at now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,8 +252,6 @@ class _Parser:
             raise self._error(_unknown(name))
         if "<" in text and not text.endswith(">"):
             raise self._error(f"'{text}': the parameters are not closed by '>'")
-        if text in _LEVELS_OF_SIZE:
-            raise self._error(f"'{text}' is 'default<O2>' on functions marked for size, as all are here: write that")
         found = Pass(text)
         if inside is not None and not _may_nest(found.level, inside):
             raise self._error(f"'{text}' is a {found.level} pass and cannot stand inside '{inside}(...)'")
