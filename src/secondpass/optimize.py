@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, groupby, takewhile, zip_longest
 from pathlib import Path
@@ -205,14 +205,13 @@ def optimize(
             raise InputError(f"{path}: it defines no function; there is nothing to optimise")
         oz = _oz(source, path, sandbox)
         clock.lap("oz")
-        bitcode = module.to_bitcode() if module.keep_own_library() else source.bitcode or b""
+        if module.keep_own_library():  # in all lists but -Oz's own
+            source = replace(source, bitcode=module.to_bitcode())
         asked = _ask(module, engine, strategy, budget, sandbox, objective, clock, report)
         clock.lap("model")
         candidates = list(_candidates(module, asked, coreset))
     links = _Links(oz)
-    best_first = _best(
-        candidates, bitcode, source.instructions, oz, objective, sandbox, links, clock, report, 1 + runners_up
-    )
+    best_first = _best(candidates, source, oz, objective, sandbox, links, clock, report, 1 + runners_up)
     best, winner = best_first[0]
     others = [it.bitcode or b"" for it, _ in best_first[1:]]
     clock.lap("compile")
@@ -222,7 +221,7 @@ def optimize(
         lists = {name: _lists(about, winner.passes, coreset) for name, about in asked.items()}
         progressed = partial(report, "choosing a list for each function")
         kept = {it.name for it in oz.functions}
-        made = by_function(bitcode, lists, kept, objective, sandbox, links, clock.left, progressed)
+        made = by_function(source.bitcode or b"", lists, kept, objective, sandbox, links, clock.left, progressed)
         if made:
             untried, other = made.untried, made.outcome
             if _rank(made.outcome, objective) < _rank(best, objective):
@@ -383,8 +382,7 @@ def _answered(asked: dict[str, _Asked]) -> list[tuple[PassList, str]]:
 
 def _best(
     candidates: list[_Candidate],
-    bitcode: bytes,
-    instructions: int,
+    source: Outcome,
     oz: Outcome,
     objective: Objective,
     sandbox: Sandbox,
@@ -394,11 +392,12 @@ def _best(
     wanted: int,
 ) -> list[tuple[Outcome, _Candidate]]:
     """The smallest results, each of another size, as many as are wanted; -Oz where nothing is smaller."""
+    bitcode = source.bitcode or b""
     measure = objective is Objective.BYTES
     sizes: list[tuple[int, int, _Candidate]] = []
     jobs = (
         Job(bitcode, tuple(str(it.passes) for it in part), str(start), bytes=measure)
-        for start, part in _chunks(candidates, _CHUNK if instructions < _LARGE else 1)
+        for start, part in _chunks(candidates, _CHUNK if source.instructions < _LARGE else 1)
     )
     done = 0
     for job, outcomes in sandbox.run(takewhile(lambda _: not clock.is_over(_MODULE), jobs)):

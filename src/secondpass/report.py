@@ -149,7 +149,10 @@ def _result_table(result: Result) -> Table:
 
 def _print_summary(result: Result, console: Console) -> None:
     both = [(it.oz, it.best) for it in result.functions if it.oz and it.best]
-    smaller = sum((best.by(result.objective) or 0) < (oz.by(result.objective) or 0) for oz, best in both)
+    counted = result.objective is Objective.INSTRUCTIONS
+    smaller = sum(
+        best.instructions < oz.instructions if counted else (best.bytes or 0) < (oz.bytes or 0) for oz, best in both
+    )
     model = f" ({result.seconds['model']:.2f} s with the model)" if any(it.attempts for it in result.functions) else ""
     console.print(f"best list for the file: {result.origin}", highlight=False, soft_wrap=True)
     console.print(f"  {result.passes}", highlight=False, soft_wrap=True)

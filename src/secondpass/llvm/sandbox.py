@@ -271,7 +271,7 @@ class Sandbox:
         """Wait for workers, read what they found, and see to those that died."""
         started = time.monotonic()
         # Workers end themselves at the time limit, by the kernel's timer; this is only a second line.
-        asked = (progress.job.seconds for worker in self._workers.values() for progress, _ in worker.pending)
+        asked = (it.pending[0][0].job.seconds for it in self._workers.values() if it.pending)
         events = self._selector.select(max([self._timeout, *asked]) + 5)
         if not events:
             for worker in [it for it in self._workers.values() if it.pending]:
