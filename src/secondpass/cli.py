@@ -340,16 +340,16 @@ def _project(options: argparse.Namespace) -> Any:
 
 
 def _print_collection(result: Any) -> int:
-    from secondpass import report
+    from secondpass.report import collected as report
 
     report.print_collection(result, _console())
     return 1 if all(it.failure for it in result.reports) else 0
 
 
 def _corpus_stats(options: argparse.Namespace) -> int:
-    from secondpass import report
     from secondpass.corpus.statistics import draw, statistics
     from secondpass.corpus.store import Corpus
+    from secondpass.report import collected as report
 
     with progress_bar() as progress:
         found = statistics(Corpus(options.corpus), progress)
@@ -363,7 +363,7 @@ def _corpus_stats(options: argparse.Namespace) -> int:
 
 
 def _tune(options: argparse.Namespace) -> int:
-    from secondpass import report
+    from secondpass.report import learnt as report
     from secondpass.tuner import commands
 
     with progress_bar() as progress:
@@ -389,8 +389,8 @@ def _tune(options: argparse.Namespace) -> int:
 
 
 def _data_outcomes(options: argparse.Namespace) -> int:
-    from secondpass import report
     from secondpass.model import commands
+    from secondpass.report import learnt as report
 
     request = commands.OutcomesRequest(
         corpus=options.corpus,
@@ -407,8 +407,8 @@ def _data_outcomes(options: argparse.Namespace) -> int:
 
 
 def _data_optimize(options: argparse.Namespace) -> int:
-    from secondpass import report
     from secondpass.model import commands
+    from secondpass.report import learnt as report
 
     request = commands.OptimizeRequest(
         corpus=options.corpus,
@@ -429,8 +429,8 @@ def _data_optimize(options: argparse.Namespace) -> int:
 
 
 def _data_feedback(options: argparse.Namespace) -> int:
-    from secondpass import report
     from secondpass.model import commands
+    from secondpass.report import learnt as report
 
     request = commands.FeedbackRequest(
         corpus=options.corpus,
@@ -455,8 +455,8 @@ def _data_feedback(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from secondpass import report
     from secondpass.model.presets import override, preset
+    from secondpass.report import learnt as report
 
     if options.dry_run:
         from secondpass.model.dry_run import dry_run
@@ -490,8 +490,8 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from secondpass import report
     from secondpass.evaluate import evaluation
+    from secondpass.report import learnt as report
 
     request = evaluation.Request(
         corpus=options.corpus,
@@ -513,67 +513,41 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _optimize(options: argparse.Namespace) -> int:
-    from secondpass import output, report
-    from secondpass.effort import chosen
+    from secondpass.commands import Request, optimize_files
     from secondpass.llvm.library import load
-    from secondpass.llvm.sandbox import Sandbox
-    from secondpass.optimize import Result, optimize
-    from secondpass.strategies.base import Budget
-    from secondpass.tuner.coreset import coreset
+    from secondpass.report import optimized as report
 
-    asked = chosen(options.effort, options.coreset, options.strategy, options.samples)
-    budget = Budget(seconds=options.budget_seconds)
-    targets = dict(zip(options.inputs, output.plan(options.inputs, options.output, options.emit)))
-    results, failed = list[Result](), 0
-    with Sandbox() as sandbox:
-        engine = asked.engine()
-        strategy = asked.chosen_strategy(
-            engine,
-            options.temperature,
-            options.seed,
-            Form(options.form) if options.form else None,
-            top_k=options.top_k,
-            top_p=options.top_p,
-        )
-        with progress_bar() as progress:
-            for path in options.inputs:
-                try:
-                    result = optimize(
-                        path,
-                        engine,
-                        strategy,
-                        sandbox,
-                        objective=Objective(options.objective),
-                        budget=budget,
-                        coreset=coreset(Objective(options.objective), asked.coreset),
-                        flags=options.flags,
-                        seconds=asked.seconds,
-                        progress=progress,
-                    )
-                    if path in targets:
-                        output.write(targets[path], result, options.flags)
-                except InputError as error:  # the others are not in vain
-                    if len(options.inputs) == 1:
-                        raise
-                    failed = error.exit_code
-                    print(f"secondpass: {error}", file=sys.stderr)
-                else:
-                    results.append(result)
-    for result in results:
-        if result.warnings:
-            print(result.warnings, file=sys.stderr)
-    if not results:
-        return failed
-    if options.json:
-        _print_json(report.result_document(results, engine.name if engine else None, load().version))
-    else:
-        report.print_results(results, _console())
-    return failed
+    request = Request(
+        inputs=tuple(options.inputs),
+        output=options.output,
+        emit=options.emit,
+        objective=Objective(options.objective),
+        effort=options.effort,
+        coreset=options.coreset,
+        strategy=options.strategy,
+        samples=options.samples,
+        temperature=options.temperature,
+        top_k=options.top_k,
+        top_p=options.top_p,
+        seed=options.seed,
+        form=Form(options.form) if options.form else None,
+        budget_seconds=options.budget_seconds,
+        flags=tuple(options.flags),
+    )
+    with progress_bar() as progress:
+        done = optimize_files(request, progress)
+    for said in (*(f"secondpass: {it}" for it in done.refused), *(it.warnings for it in done.results if it.warnings)):
+        print(said, file=sys.stderr)
+    if options.json and done.results:
+        _print_json(report.result_document(done.results, done.model, load().version))
+    elif done.results:
+        report.print_results(done.results, _console())
+    return max((it.exit_code for it in done.refused), default=0)
 
 
 def _report(options: argparse.Namespace) -> int:
-    from secondpass import report
     from secondpass.driver import summary
+    from secondpass.report import built as report
 
     found = summary.read_log(options.log)
     if options.html is not None:
@@ -586,11 +560,11 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _explain(options: argparse.Namespace) -> int:
-    from secondpass import report
     from secondpass.explain import explain
     from secondpass.llvm.library import load
     from secondpass.llvm.passes import PassList
     from secondpass.llvm.sandbox import Sandbox
+    from secondpass.report import explained as report
 
     passes = PassList.parse(options.passes)
     if not len(passes):
@@ -605,8 +579,8 @@ def _explain(options: argparse.Namespace) -> int:
 
 
 def _passes(options: argparse.Namespace) -> int:
-    from secondpass import report
     from secondpass.llvm.library import load
+    from secondpass.report import vocabulary as report
 
     if options.json:
         _print_json(report.vocabulary_document(load()))

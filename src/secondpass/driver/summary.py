@@ -8,6 +8,7 @@ from pathlib import Path
 
 from secondpass.driver.log import Record
 from secondpass.errors import InputError
+from secondpass.llvm.symbols import readable
 from secondpass.page import Page
 
 _SHOWN = 20
@@ -141,4 +142,4 @@ def change(before: int, after: int) -> str:
 
 
 def _row(it: FunctionChange) -> tuple[str, ...]:
-    return it.name, it.source, f"{it.before:,}", f"{it.after:,}", change(it.before, it.after)
+    return readable(it.name), it.source, f"{it.before:,}", f"{it.after:,}", change(it.before, it.after)

@@ -1,6 +1,6 @@
 """Every function of libLLVM that we call, typed once, and nothing else.
 
-All but two are LLVM's C API (llvm-c/*.h, LLVM 17 to 23). The two counting functions are C++ members
+Nearly all are LLVM's C API (llvm-c/*.h, LLVM 17 to 23). The two counting functions are C++ members
 that libLLVM exports under stable mangled names; walking instructions through the C API from Python
 costs a call an instruction, a third of the time of a short pass list. Where a build hides them,
 `Library` walks.
@@ -22,6 +22,8 @@ DIAGNOSTIC_HANDLER = ctypes.CFUNCTYPE(None, c_void_p, c_void_p)
 
 MODULE_INSTRUCTION_COUNT = "_ZNK4llvm6Module19getInstructionCountEv"
 FUNCTION_INSTRUCTION_COUNT = "_ZNK4llvm8Function19getInstructionCountEv"
+DEMANGLE = "__cxa_demangle"
+"""Of the C++ library that libLLVM uses (cxxabi.h): its functions can be asked for under libLLVM's handle."""
 
 # LLVMLinkage, LLVMVisibility (llvm-c/Core.h)
 EXTERNAL, AVAILABLE_EXTERNALLY, LINKONCE_ODR, WEAK, WEAK_ODR, APPENDING, INTERNAL, PRIVATE = 0, 1, 3, 5, 6, 7, 8, 9
@@ -149,6 +151,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
 _OPTIONAL: dict[str, tuple[Any, tuple[Any, ...]]] = {
     MODULE_INSTRUCTION_COUNT: (_U, (_P,)),
     FUNCTION_INSTRUCTION_COUNT: (_U, (_P,)),
+    DEMANGLE: (_P, (_S, _P, _P, _P)),
 }
 
 # Backends that a libLLVM may have been built with, and the parts of each that emitting an object needs.

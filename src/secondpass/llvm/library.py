@@ -106,6 +106,14 @@ class Library:
         words = [b"secondpass", *map(str.encode, options)]
         self.capi.LLVMParseCommandLineOptions(len(words), (ctypes.c_char_p * len(words))(*words), b"")
 
+    def demangled(self, symbol: str) -> str:
+        """A C++ function's name as its source has it; any other symbol as it is."""
+        demangle = getattr(self.capi, capi.DEMANGLE, None)
+        if demangle is None or not symbol.startswith("_Z"):
+            return symbol
+        # What it allocates is freed as LLVM's messages are: both are malloc's.
+        return self.capi.take_message(demangle(symbol.encode(), None, None, None)) or symbol
+
     def has_pass(self, text: str) -> bool:
         """Whether this LLVM knows a vocabulary element, parameters included."""
         return text in self._known_passes
