@@ -38,6 +38,22 @@ def write_whole(path: Path, data: bytes) -> None:
         raise
 
 
+def write_json(path: Path, document: object) -> None:
+    """Write a document; the file is complete at every moment, and on the disk when this returns.
+
+    One process at a time may write it: what a killed one left is written over.
+
+    Raises:
+        OSError: it cannot be written; what was there is untouched.
+    """
+    temporary = path.with_name(f"{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as sink:
+        sink.write(json.dumps(document, indent=1) + "\n")
+        sink.flush()
+        os.fsync(sink.fileno())
+    temporary.replace(path)
+
+
 def has_place(path: Path) -> bool:
     """Whether `write_whole` may write there: into the folder, or to a device or pipe."""
     special = path.exists() and not path.is_file()

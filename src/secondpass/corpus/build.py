@@ -28,6 +28,7 @@ from secondpass.corpus.processes import Processes, Stopped, end_marked
 from secondpass.corpus.store import build_index, count_functions, outdated, shard_path, write_shard
 from secondpass.corpus.units import Project
 from secondpass.errors import CorpusError, InputError, SecondpassError
+from secondpass.files import write_json
 from secondpass.llvm.library import load
 from secondpass.llvm.sandbox import Sandbox
 from secondpass.llvm.toolchain import find_clang
@@ -233,9 +234,7 @@ def _reports(out: Path) -> dict[str, Any]:
 
 def _keep(out: Path, report: ProjectReport) -> None:
     """Add a project's report to those of earlier runs."""
-    temporary = out / "report.tmp"
-    temporary.write_text(json.dumps(_reports(out) | {report.name: asdict(report)}, indent=1))
-    temporary.replace(out / "report.json")
+    write_json(out / "report.json", _reports(out) | {report.name: asdict(report)})
 
 
 if __name__ == "__main__":

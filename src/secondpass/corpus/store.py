@@ -22,6 +22,7 @@ from secondpass import parquet
 from secondpass.corpus import SPLITS, Split
 from secondpass.corpus.extraction import Record
 from secondpass.errors import CorpusError
+from secondpass.files import write_json
 from secondpass.ir import NORMAL_FORM_VERSION
 from secondpass.llvm.library import load
 
@@ -134,10 +135,7 @@ def fixed_splits(out: Path) -> dict[str, Split]:
 
 def fix_splits(out: Path, splits: Mapping[str, str]) -> None:
     """Add to `fixed_splits`."""
-    merged: dict[str, str] = {**fixed_splits(out), **splits}
-    temporary = out / "splits.tmp"
-    temporary.write_text(json.dumps(merged, indent=1, sort_keys=True))
-    temporary.replace(out / "splits.json")
+    write_json(out / "splits.json", dict(sorted({**fixed_splits(out), **splits}.items())))
 
 
 # The index

@@ -20,6 +20,7 @@ from typing import Any, Literal
 from secondpass.corpus.disk import check_said
 from secondpass.corpus.processes import Processes
 from secondpass.errors import CorpusError
+from secondpass.files import write_json
 from secondpass.llvm.library import load
 from secondpass.llvm.toolchain import find_clang
 
@@ -127,12 +128,7 @@ class Project:
 
     def save(self, folder: Path) -> None:
         """Write `units.json`; it comes last, so that a folder that has it is complete."""
-        temporary = folder / "units.json.tmp"
-        with temporary.open("w") as sink:
-            json.dump(asdict(self), sink, indent=1)
-            sink.flush()
-            os.fsync(sink.fileno())
-        temporary.replace(folder / "units.json")
+        write_json(folder / "units.json", asdict(self))
 
     @classmethod
     def load(cls, folder: Path) -> Project:

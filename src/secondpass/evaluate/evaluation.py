@@ -14,7 +14,6 @@ What each method tried is kept in OUT/answers; the report is made anew from that
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -46,6 +45,7 @@ from secondpass.evaluate.tables import (
     quality,
     score,
 )
+from secondpass.files import write_json
 from secondpass.llvm.library import load
 from secondpass.model.manifest import SHIPPED, Manifest
 from secondpass.page import Page
@@ -454,10 +454,7 @@ class _Run:
         """Write the page and the numbers."""
         out = self._request.out
         self._add_costs()
-        text = json.dumps(finite(self.results), indent=1)
-        temporary = out / f"{RESULTS}.tmp"
-        temporary.write_text(text + "\n")
-        temporary.replace(out / RESULTS)
+        write_json(out / RESULTS, finite(self.results))
         self._write_numbers(out / NUMBERS)
         self._page.write(out / PAGE)
 

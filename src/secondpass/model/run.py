@@ -20,6 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 from secondpass.errors import ModelError
+from secondpass.files import write_json
 from secondpass.model.manifest import MANIFEST, TOKENIZER, Manifest
 
 RUN, LOG, LOCK = "run.json", "log.jsonl", "lock"
@@ -171,9 +172,7 @@ class Run:
             raise ModelError(f"{path} is damaged ({error}); begin another training with --from") from error
 
     def _write(self, document: Mapping[str, Any]) -> None:
-        temporary = self.out / f"{RUN}.tmp"
-        temporary.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(self.out / RUN)
+        write_json(self.out / RUN, document)
 
 
 def _shown(value: Any) -> str:

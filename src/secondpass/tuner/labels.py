@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from secondpass import parquet
 from secondpass.errors import CorpusError
-from secondpass.files import lock
+from secondpass.files import lock, write_json
 from secondpass.ir import NORMAL_FORM_VERSION
 from secondpass.llvm.library import load
 from secondpass.llvm.vocabulary import VOCABULARY_VERSION
@@ -169,9 +169,7 @@ class LabelStore:
 
     def note(self, name: str, value: object) -> None:
         """Keep a small fact of this run beside the parts."""
-        temporary = self._parts / f"{name}.tmp"
-        temporary.write_text(json.dumps(value))
-        temporary.replace(self._parts / f"{name}.json")
+        write_json(self._parts / f"{name}.json", value)
 
     def noted(self, name: str) -> Any:
         """A fact kept by `note`; None where there is none."""
