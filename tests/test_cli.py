@@ -163,6 +163,34 @@ def test_standard_output_is_no_place_for_results(small, tmp_path):
     assert "name one" in fault("optimize", small, "--effort", 0, "-o", "-", cwd=tmp_path)
 
 
+def test_a_file_at_fault_costs_the_others_nothing(small, tmp_path):
+    broken, foreign = tmp_path / "broken.c", tmp_path / "foreign.ll"
+    broken.write_text("int f( {")
+    foreign.write_text('target triple = "pdp11-none-elf"\ndefine i32 @f() {\n  ret i32 1\n}\n')
+    run = secondpass("optimize", foreign, small, broken, "--effort", 0, "--json")
+    assert run.returncode == 2
+    document = json.loads(run.stdout)
+    assert [it["input"] for it in document["inputs"]] == [str(small)]
+    assert [it.partition(": ")[0] for it in document["refused"]] == [str(foreign), str(broken)]
+    assert all(f"secondpass: {it}" in run.stderr for it in document["refused"])
+
+
+@pytest.mark.parametrize("name", ["a.CC", "a.c++", "a.cxx", "a.C"])
+def test_sources_of_cpp_are_told_by_the_suffixes_that_clang_knows(tmp_path, name):
+    path = tmp_path / name
+    path.write_text("template <class T> T f(T x) { return x + 1; }\nint g(int x) { return f(x); }\n")
+    run = secondpass("optimize", path, "--effort", 0, "-o", tmp_path / "a.o")
+    assert (run.returncode, run.stderr) == (0, "")
+
+
+def test_what_a_link_names_is_written(small, tmp_path):
+    link, target = tmp_path / "link.o", tmp_path / "target.o"
+    link.symlink_to(target)
+    assert secondpass("optimize", small, "--effort", 0, "-o", link).returncode == 0
+    assert link.is_symlink()
+    assert target.read_bytes().startswith(b"\x7fELF")
+
+
 @pytest.mark.parametrize("level", ["default<Oz>", "default<Os>"])
 def test_levels_that_end_the_process_are_refused(small, level):
     assert f"has no pass '{level}'" in fault("explain", small, "--passes", f"sroa,{level}")

@@ -1,6 +1,7 @@
 """The normal form of IR: what of a function's text the model sees, and the identity made from it."""
 
 import re
+import time
 
 import pytest
 from compiling import CODEC, EXAMPLES, GOLDEN, example_id, unoptimised, unoptimised_text
@@ -124,6 +125,16 @@ def test_a_quoted_name_survives():
 def test_a_comment_after_a_quoted_semicolon_goes():
     text = 'define void @f() {\n  call void asm "x;y", ""() ; z "q"\n  ret void\n}\n'
     assert ir.normalise(text) == 'define void @f() {\n  call void asm "x;y", ""()\n  ret void\n}\n'
+
+
+def test_a_long_text_full_of_semicolons_takes_no_longer_than_another():
+    def seconds(character):
+        text = f'@s = constant [400000 x i8] c"{character * 400_000}"\ndefine void @f() {{\n  ret void\n}}\n'
+        started = time.perf_counter()
+        assert ir.normalise(text) == "define void @f() {\n  ret void\n}\n"
+        return time.perf_counter() - started
+
+    assert seconds(";") < 20 * seconds("x") + 0.1
 
 
 def test_a_function_with_exceptions_keeps_its_personality():

@@ -6,6 +6,7 @@ One library a process: each is asked for all its facts in a process of its own.
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -15,7 +16,7 @@ import pytest
 from compiling import ROOT
 
 from secondpass.errors import ToolchainError
-from secondpass.llvm.toolchain import find_toolchain
+from secondpass.llvm.toolchain import Toolchain, find_clang, find_toolchain
 from secondpass.llvm.vocabulary import VOCABULARY
 
 DEBIAN = Path("/usr/lib/x86_64-linux-gnu")
@@ -277,6 +278,24 @@ def test_the_library_beside_debians_prefix_is_found_and_no_plug_in_is_taken_for_
     (beside / "libLLVM-19.so").touch()
     found = find_toolchain()
     assert (found.library, found.prefix) == (beside / "libLLVM-19.so", prefix)
+
+
+def test_of_several_clangs_the_one_of_the_librarys_version_is_taken(tmp_path):
+    def program(name, version):
+        path = tmp_path / "bin" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"#!/bin/sh\necho clang version {version}.1.0\n")
+        path.chmod(0o755)
+        return path
+
+    toolchain = Toolchain(tmp_path / "lib64" / "libLLVM-17.so", tmp_path, bundled=False)
+    program("clang", 20)
+    if not shutil.which("clang-17"):
+        with pytest.raises(ToolchainError, match="no clang for"):
+            find_clang(toolchain)
+    assert find_clang(toolchain, major=20) == tmp_path / "bin" / "clang"
+    right = program("clang-17", 17)
+    assert find_clang(toolchain) == right
 
 
 def load_error(path):

@@ -16,6 +16,7 @@ from secondpass.optimize import optimize
 from secondpass.prompt import Objective
 from secondpass.strategies.sampling import Sample
 from secondpass.strategies.single import Feedback
+from secondpass.tuner.coreset import coreset
 
 
 @pytest.fixture(scope="module")
@@ -115,9 +116,35 @@ def test_a_module_on_which_oz_takes_too_long_is_said_and_kept(engine, tmp_path):
         module.run_oz()
     # Long enough to read the module, too short for -Oz: that takes some three hundred times as long.
     patience = ((read - started) * (time.perf_counter() - read)) ** 0.5
-    with Sandbox(workers=1, timeout=patience) as impatient, pytest.raises(InputError, match="-Oz fails on this module"):
+    with (
+        Sandbox(workers=1, timeout=patience) as impatient,
+        pytest.raises(InputError, match="-Oz makes nothing of"),
+    ):
         optimize(path, engine, Feedback(), impatient)
     assert path.read_bytes() == before
+
+
+def test_lists_for_which_there_was_no_time_are_said_to_be_so(sandbox, tmp_path, monkeypatch):
+    path = tmp_path / "small.c"
+    path.write_text("int f(int x) { return x * 2 + 1; }\n")
+    lists = coreset(Objective.INSTRUCTIONS, 10)
+    assert optimize(path, None, Feedback(), sandbox, coreset=lists).note == ""
+    late = optimize(path, None, Feedback(), sandbox, coreset=lists, seconds=1e-9)
+    assert late.note == "some lists were not tried: 1e-09 s are the longest time"
+    assert late.best == late.oz
+    monkeypatch.setattr("secondpass.optimize._MODULE", 0.0)  # for the functions there is
+    assert "some lists were not tried" in optimize(path, None, Feedback(), sandbox, coreset=lists, seconds=60).note
+
+
+def test_the_next_best_modules_come_the_best_first(sandbox):
+    lists = coreset(Objective.INSTRUCTIONS, 10)
+    result = optimize(CODEC.parent / "program" / "vm.c", None, Feedback(), sandbox, coreset=lists, runners_up=4)
+    sizes = []
+    for bitcode in result.runners_up:
+        with Module.parse(bitcode) as module:
+            sizes.append(module.instruction_count)
+    assert len(sizes) == 4
+    assert [result.best.instructions, *sizes] == sorted([result.best.instructions, *sizes])
 
 
 @needs_linker

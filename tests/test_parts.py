@@ -99,6 +99,38 @@ def test_a_static_function_with_one_call_is_inlined():
         assert sorted(name for level in parts.levels for name in level) == ["all", "count", "name", "twice", "work"]
 
 
+@pytest.mark.parametrize(
+    "differs",
+    [
+        'target("avx2")',
+        'no_builtin("printf")',
+        "no_sanitize_address",
+        "noinline",
+    ],
+)
+def test_what_is_compiled_for_something_else_than_its_caller_is_not_inlined(differs):
+    flags = ("-fsanitize=address",) if "sanitize" in differs else ()
+    source = f"""
+    extern void use(int);
+    static __attribute__(({differs})) void once(int n) {{ use(n * 3); }}
+    static void alike(int n) {{ use(n * 5); }}
+    void outer(int n) {{ once(n); alike(n); }}
+    """
+    with Module.parse(unoptimised_text(source, *flags)) as module, Parts(module) as parts:
+        assert {"once", "outer"} == parts.names & {"once", "alike", "outer"}
+
+
+def test_bodies_that_another_file_has_are_inlined_and_not_left():
+    source = """
+    inline int limited(int x) { return x < 0 ? 0 : x > 255 ? 255 : x; }
+    inline int large(int x) { for (int i = 0; i < 9; i++) x += use(x, i, x * i, "%s") ^ x; return x; }
+    int both(int x) { return limited(x) + large(x); }
+    """
+    with rebuilt(unoptimised_text("int use(int, int, int, const char *);" + source)) as module:
+        assert linkages(module.to_text()).keys() == {"both"}
+        assert "limited" not in module.undefined
+
+
 WEAK = """
 __attribute__((weak)) const int limit = 5;
 __attribute__((weak)) int wanted = 0;

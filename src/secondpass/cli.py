@@ -539,7 +539,7 @@ def _optimize(options: argparse.Namespace) -> int:
     for said in (*(f"secondpass: {it}" for it in done.refused), *(it.warnings for it in done.results if it.warnings)):
         print(said, file=sys.stderr)
     if options.json and done.results:
-        _print_json(report.result_document(done.results, done.model, load().version))
+        _print_json(report.result_document(done, load().version))
     elif done.results:
         report.print_results(done.results, _console())
     return max((it.exit_code for it in done.refused), default=0)

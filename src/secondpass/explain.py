@@ -36,14 +36,15 @@ class Explanation:
         passes: the list.
         steps: the module as it came, then after each element; the last is the first that failed.
         oz: what -Oz makes of the module.
-        minimal: a sublist that is as small in instructions and bytes; no element of it can go.
+        minimal: a sublist that is as small in instructions and bytes, of which no element can go; None where the list
+            fails.
     """
 
     input: Path
     passes: PassList
     steps: tuple[Step, ...]
     oz: Outcome
-    minimal: PassList
+    minimal: PassList | None
 
 
 def explain(path: Path, passes: PassList, sandbox: Sandbox, *, flags: Sequence[str] = ()) -> Explanation:
@@ -61,13 +62,14 @@ def explain(path: Path, passes: PassList, sandbox: Sandbox, *, flags: Sequence[s
     lists = (*map(str, prefixes), load().oz_pipeline)
     *outcomes, oz = sandbox.compile(Job(data, lists, str(path), mark_for_size=mark, bytes=True))
     if not outcomes[0].ok:
-        raise InputError(outcomes[0].message)
+        said = outcomes[0].message
+        raise InputError(said if str(path) in said else f"{path}: {said}")
     steps: list[Step] = []
     for word, outcome in zip(("", *passes.words), outcomes):
         steps.append(Step(word, outcome))
         if not outcome.ok:
             break
-    minimal = _minimal(data, passes, outcomes[-1], path, sandbox, mark) if outcomes[-1].ok else passes
+    minimal = _minimal(data, passes, outcomes[-1], path, sandbox, mark) if outcomes[-1].ok else None
     return Explanation(path, passes, tuple(steps), oz, minimal)
 
 

@@ -17,11 +17,12 @@ from secondpass.errors import InputError
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file that is complete at every moment anybody looks: another one is made beside it and takes its name.
 
-    A device or a pipe is written to as it is.
+    A device or a pipe is written to as it is; a link stays, such as /dev/stdout, and what it names is written.
 
     Raises:
         OSError: it cannot be written; what was there is untouched.
     """
+    path = path.resolve()
     if path.exists() and not path.is_file():
         path.write_bytes(data)
         return
@@ -56,6 +57,7 @@ def write_json(path: Path, document: object) -> None:
 
 def has_place(path: Path) -> bool:
     """Whether `write_whole` may write there: into the folder, or to a device or pipe."""
+    path = path.resolve()
     special = path.exists() and not path.is_file()
     return os.access(path if special else path.parent, os.W_OK)
 

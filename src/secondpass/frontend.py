@@ -6,12 +6,11 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from secondpass.driver.command import read_command
+from secondpass.driver.command import LANGUAGES, read_command
 from secondpass.errors import InputError
 from secondpass.llvm.library import load
 from secondpass.llvm.toolchain import find_clang
 
-SOURCE_SUFFIXES = (".c", ".cc", ".cpp", ".cxx")
 IR_SUFFIXES = (".ll", ".bc")
 
 # -Oz decides the attributes of every function; the passes themselves are ours to run.
@@ -20,7 +19,7 @@ _UNOPTIMISED = ("-Oz", "-Xclang", "-disable-llvm-passes", "-emit-llvm", "-c", "-
 
 def is_source(path: Path) -> bool:
     """Whether clang has to compile it first."""
-    return path.suffix.lower() in SOURCE_SUFFIXES
+    return path.suffix in LANGUAGES
 
 
 def read_ir(path: Path, flags: Sequence[str] = ()) -> tuple[bytes, str]:
@@ -34,9 +33,9 @@ def read_ir(path: Path, flags: Sequence[str] = ()) -> tuple[bytes, str]:
         InputError: the file cannot be read, is of no known kind, or does not compile (clang's message).
         ToolchainError: there is no clang.
     """
-    kinds = SOURCE_SUFFIXES + IR_SUFFIXES
-    if path.suffix.lower() not in kinds:
-        raise InputError(f"{path}: not a kind of file that can be optimised; give one of {', '.join(kinds)}")
+    if not is_source(path) and path.suffix not in IR_SUFFIXES:
+        kinds = ", ".join((*LANGUAGES, *IR_SUFFIXES))
+        raise InputError(f"{path}: not a kind of file that can be optimised; give one of {kinds}")
     try:
         data = path.read_bytes()
     except OSError as error:

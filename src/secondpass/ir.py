@@ -22,7 +22,7 @@ _NOISE = re.compile(
     r"| (?:noundef|signext|zeroext)(?=[,)])"
     r"| (?:local_)?unnamed_addr(?= |$)"
 )
-_COMMENT = re.compile(r"\s*;(?=(?:[^\"]*\"[^\"]*\")*[^\"]*$).*$")
+_COMMENT = re.compile(r'("[^"]*")|\s*;.*$')
 _NEAR = re.compile(
     r"(?P<name>[%@](?:\"[^\"]*\"|[\w.$-]+)|^(?:\"[^\"]*\"|[\w.$-]+)(?=:))"
     r'|(?P<constant>\bc"[^"]*"'
@@ -45,7 +45,7 @@ def normalise(text: str) -> str:
         Comments, attributes, metadata, alignment, declarations and globals are left out. Empty
         where the module defines no function.
     """
-    lines = [_COMMENT.sub("", line).rstrip() for line in text.splitlines()]
+    lines = [_COMMENT.sub(r"\1", line).rstrip() for line in text.splitlines()]
     body = [_NOISE.sub(r"\1", line) for line in _body(lines) if line and not line.lstrip().startswith("#dbg_")]
     types = {name: line for line in lines if " = type " in line for name in (line.split(" = type ", 1)[0],)}
     named: set[str] = set()

@@ -41,6 +41,8 @@ _WHOLE = 20
 """Lists of answers that are tried on the whole module: each compiles every function, and functions get theirs later."""
 _MODEL, _MODULE = 0.4, 0.55
 """Shares of the time after which no function is asked about any more, and no list tried on the whole module."""
+_NO_TIME = "there was no time left"
+"""Why the model was not asked about a function."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,8 @@ class FunctionResult:
         oz: its size in the module after -Oz; None where -Oz removed it.
         best: its size in the module after the best list; None where that removed it.
         attempts: the model's answers for it.
-        origin: where the best list for it alone came from: `answer 1`, `answer 1, try 2`, `-Oz`.
+        origin: where the list that leaves the fewest instructions of it alone came from: `answer 1`,
+            `answer 1, try 2`, `-Oz`.
         note: why the model read it only in part, or not at all.
         passes: the list that ran on it apart from the others; None where all had the module's alone.
     """
@@ -200,7 +203,10 @@ def optimize(
     source = _first_of(sandbox.compile(job), path)
     clock.lap("read")
     with Module.parse(source.bitcode or b"", str(path)) as module:
-        load().target_machine(module.triple.encode(), pic=False)  # said before any work is done
+        try:
+            load().target_machine(module.triple.encode(), pic=False)  # said before any work is done
+        except LLVMError as error:
+            raise LLVMError(f"{path}: {error}") from error
         if not source.functions:
             raise InputError(f"{path}: it defines no function; there is nothing to optimise")
         oz = _oz(source, path, sandbox)
@@ -211,26 +217,27 @@ def optimize(
         clock.lap("model")
         candidates = list(_candidates(module, asked, coreset))
     links = _Links(oz)
-    best_first = _best(candidates, source, oz, objective, sandbox, links, clock, report, 1 + runners_up)
+    best_first, untried = _best(candidates, source, oz, objective, sandbox, links, clock, report, 1 + runners_up)
     best, winner = best_first[0]
-    others = [it.bitcode or b"" for it, _ in best_first[1:]]
+    others = [it for it, _ in best_first[1:]]
     clock.lap("compile")
     apart: Mapping[str, PassList] = {}
-    note, untried = "", 0
+    note = ""
     try:
         lists = {name: _lists(about, winner.passes, coreset) for name, about in asked.items()}
         progressed = partial(report, "choosing a list for each function")
         kept = {it.name for it in oz.functions}
         made = by_function(source.bitcode or b"", lists, kept, objective, sandbox, links, clock.left, progressed)
+        untried += made.untried if made else clock.is_over()
         if made:
-            untried, other = made.untried, made.outcome
+            other = made.outcome
             if _rank(made.outcome, objective) < _rank(best, objective):
                 other, best, apart = best, made.outcome, made.lists
                 winner = _Candidate(made.last, "a list for each function, then")
-            others.insert(0, other.bitcode or b"")
+            others.append(other)
     except LLVMError as error:
         note = f"no function has a list of its own: {error}"
-    if untried or clock.is_over():
+    if untried or any(it.note == _NO_TIME for it in asked.values()):
         note = f"{note or 'some lists were not tried'}: {seconds:g} s are the longest time"
     clock.lap("functions")
     return Result(
@@ -246,8 +253,12 @@ def optimize(
         warnings=warnings,
         note=note,
         seconds=clock.laps(),
-        runners_up=tuple(others[:runners_up]),
+        runners_up=tuple(it.bitcode or b"" for it in sorted(others, key=_size_by(objective))[:runners_up]),
     )
+
+
+def _size_by(objective: Objective) -> Callable[[Outcome], int]:
+    return lambda made: _size(made).by(objective)
 
 
 def _silent(_what: str, _done: int, _total: int) -> None:
@@ -314,7 +325,7 @@ def _oz(source: Outcome, path: Path, sandbox: Sandbox) -> Outcome:
     outcome = sandbox.compile(job)[0]
     if not outcome.ok:
         how = f"{outcome.status}: {outcome.message}"
-        raise InputError(f"{path}: LLVM's own -Oz fails on this module ({how}); the input is kept as it is")
+        raise InputError(f"{path}: LLVM's own -Oz makes nothing of this module ({how}); the input is kept as it is")
     return outcome
 
 
@@ -337,13 +348,13 @@ def _ask(
         report("asking the model", done, total)
         if clock.is_over(_MODEL):
             part.close()
-            asked[name] = _Asked(note="there was no time left")
+            asked[name] = _Asked(note=_NO_TIME)
             continue
         with part:
             function = Function(name, ir.normalise(part.to_text()), part.to_bitcode())
         oz = sandbox.compile(Job(function.bitcode, (load().oz_pipeline,)))[0]
         alone = oz.instructions if oz.ok else None
-        session = Session(engine, function, sandbox, budget, objective=objective)
+        session = Session(engine, function, sandbox, _within(budget, clock.left(_MODEL)), objective=objective)
         with suppress(PromptTooLong):
             session.work(strategy)
         unread = session.unread
@@ -351,6 +362,14 @@ def _ask(
         asked[name] = _Asked(tuple(session.attempts), alone, note)
     report("asking the model", total, total)
     return asked
+
+
+def _within(budget: Budget | None, left: float) -> Budget:
+    """A budget of which the seconds end when these are over."""
+    budget = budget or Budget()
+    if math.isinf(left):
+        return budget
+    return replace(budget, seconds=max(min(left, budget.seconds or left), 0.001))
 
 
 def _candidates(module: Module, asked: dict[str, _Asked], coreset: Sequence[PassList]) -> Iterator[_Candidate]:
@@ -390,8 +409,11 @@ def _best(
     clock: _Clock,
     report: Progress,
     wanted: int,
-) -> list[tuple[Outcome, _Candidate]]:
-    """The smallest results, each of another size, as many as are wanted; -Oz where nothing is smaller."""
+) -> tuple[list[tuple[Outcome, _Candidate]], int]:
+    """The smallest results, each of another size, as many as are wanted; -Oz where nothing is smaller.
+
+    Also how many candidates there was no time for.
+    """
     bitcode = source.bitcode or b""
     measure = objective is Objective.BYTES
     sizes: list[tuple[int, int, _Candidate]] = []
@@ -422,7 +444,7 @@ def _best(
         finished = [pair for pair in compiled if _size(pair[0]).by(objective) < limit]
         if finished:
             found.append(min(finished, key=lambda pair: (pair[0].instructions, pair[0].bytes or 0)))
-    return found or [(oz, _Candidate(PassList.of(load().oz_pipeline), "-Oz"))]
+    return found or [(oz, _Candidate(PassList.of(load().oz_pipeline), "-Oz"))], len(candidates) - done
 
 
 def _lists(about: _Asked, best: PassList, coreset: Sequence[PassList]) -> list[PassList]:

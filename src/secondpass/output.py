@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from secondpass.errors import InputError
-from secondpass.files import write_whole
+from secondpass.files import has_place, write_whole
 from secondpass.frontend import is_source, native_code
 from secondpass.llvm.module import Module
 from secondpass.optimize import Result
@@ -87,5 +87,5 @@ def _check_writable(path: Path) -> None:
         raise InputError(f"{path}: this is a folder; name a file with -o")
     if not path.parent.is_dir():
         raise InputError(f"{path}: there is no folder {path.parent}; make it first")
-    if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+    if not has_place(path) or (path.exists() and not os.access(path, os.W_OK)):
         raise InputError(f"{path}: cannot be written: permission denied")

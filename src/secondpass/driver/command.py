@@ -26,11 +26,11 @@ _WITH_WORD = frozenset(
 )
 """Options whose value is the next word."""
 
-_LANGUAGES = {
+LANGUAGES = {
     ".c": "c",
     ".i": "cpp-output",
     ".ii": "c++-cpp-output",
-    **dict.fromkeys((".cc", ".cp", ".cxx", ".cpp", ".CPP", ".c++", ".C"), "c++"),
+    **dict.fromkeys(".cc .cp .cxx .cpp .c++ .C .CC .CP .CXX .CPP .C++".split(), "c++"),
 }
 """Languages by suffix, as `-x` names them; a file with another suffix is compiled by clang alone, or linked."""
 _AS_CXX = {"c": "c++", "cpp-output": "c++-cpp-output"}
@@ -142,12 +142,12 @@ def read_command(words: Sequence[str], *, cxx: bool = False, force: bool = False
     for index, option, value in _items(words):
         word = words[index]
         if not option:
-            kind = language or _LANGUAGES.get(Path(word).suffix, "")
+            kind = language or LANGUAGES.get(Path(word).suffix, "")
             if cxx and not language:
                 kind = _AS_CXX.get(kind, kind)
             if word == "-":
                 untouched = untouched or "the source is standard input"
-            elif kind not in _LANGUAGES.values():
+            elif kind not in LANGUAGES.values():
                 others.append(word)
             elif not Path(word).is_file() and Path(word).exists() and word != os.devnull:
                 untouched = untouched or f"{word} can be read only once"

@@ -119,7 +119,7 @@ def curve_plots(found: Mapping[str, Sequence[Curve]], effort: str) -> Any:
             axes.plot(curve.effort, [100 * it for it in curve.share], label=curve.name, color=color, marker=".")
         axes.axhline(100, color="black", linewidth=0.6, linestyle=":")
         axes.set(title=title, xlabel=effort, xscale="log")
-        marks = [mark for mark in _TICKS if mark <= max((max(curve.effort) for curve in curves), default=1)]
+        marks = [mark for mark in _TICKS if mark <= max((it for curve in curves for it in curve.effort), default=1)]
         axes.set_xticks(marks, [f"{mark:,}" for mark in marks], minor=False)
         axes.set_xticks([], minor=True)
         beside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if _named_beside(curves) else {}

@@ -21,6 +21,7 @@ from secondpass.llvm.jobs import Job
 from secondpass.llvm.library import load
 from secondpass.llvm.passes import PassList, Words
 from secondpass.llvm.sandbox import Sandbox
+from secondpass.llvm.vocabulary import VOCABULARY_VERSION
 from secondpass.prompt import Objective
 from secondpass.tuner.coreset import coreset
 from secondpass.tuner.finish import Finish, finished, tails
@@ -83,7 +84,8 @@ class RandomLists:
     @property
     def facts(self) -> Mapping[str, Any]:
         """See `Method`."""
-        return {"size": self.size, "seed": self.seed, "longest": _LONGEST_RANDOM, "llvm": load().version}
+        drawn = {"size": self.size, "seed": self.seed, "longest": _LONGEST_RANDOM}
+        return drawn | {"vocabulary": VOCABULARY_VERSION, "llvm": load().version}
 
     def trials(self, cases: Sequence[Case]) -> Iterator[Trials]:
         """See `Method`."""

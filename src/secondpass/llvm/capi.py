@@ -3,13 +3,13 @@
 Nearly all are LLVM's C API (llvm-c/*.h, LLVM 17 to 23). The two counting functions are C++ members
 that libLLVM exports under stable mangled names; walking instructions through the C API from Python
 costs a call an instruction, a third of the time of a short pass list. Where a build hides them,
-`Library` walks.
+`Module` walks.
 """
 
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, c_bool, c_char_p, c_int, c_size_t, c_uint, c_void_p
+from ctypes import POINTER, c_char_p, c_int, c_size_t, c_uint, c_void_p
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ ASSEMBLY_FILE, OBJECT_FILE = 0, 1
 # the attribute index that means the function itself
 FUNCTION_INDEX = 0xFFFFFFFF
 
-_P, _S, _B, _U, _I, _Z = c_void_p, c_char_p, c_bool, c_uint, c_int, c_size_t
+_P, _S, _U, _I, _Z = c_void_p, c_char_p, c_uint, c_int, c_size_t
 _OUT = POINTER(c_void_p)
 
 _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
@@ -64,6 +64,8 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "LLVMGetDataLayoutStr": (_S, (_P,)),
     "LLVMSetDataLayout": (None, (_P, _S)),
     "LLVMGetAttributeCountAtIndex": (_U, (_P, _U)),
+    "LLVMGetAttributesAtIndex": (None, (_P, _U, _OUT)),
+    "LLVMIsStringAttribute": (_I, (_P,)),
     "LLVMCountParams": (_U, (_P,)),
     "LLVMGetModuleFlag": (_P, (_P, _S, _Z)),
     "LLVMGetFirstFunction": (_P, (_P,)),

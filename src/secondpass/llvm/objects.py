@@ -117,7 +117,7 @@ def _is_wasm(image: bytes) -> bool:
         return False
     if image.startswith(wasm.MAGIC):
         return True
-    raise LLVMError("bytes are known of ELF and WebAssembly objects alone (optimise for instructions elsewhere)")
+    raise LLVMError("bytes are known of ELF and WebAssembly objects alone, and this target has others")
 
 
 def _is_unwind(section: Section) -> bool:

@@ -19,6 +19,7 @@ import ctypes
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Self
 
 from secondpass.errors import LLVMError
@@ -33,10 +34,31 @@ _INLINABLE = 100
 _APART = ".apart"
 """Behind the names of symbols that are local when the module is whole."""
 _LOCAL = (capi.INTERNAL, capi.PRIVATE)
-_BINDING = (capi.EXTERNAL, capi.LINKONCE_ODR, capi.WEAK_ODR, *_LOCAL)
+_BINDING = (capi.EXTERNAL, capi.AVAILABLE_EXTERNALLY, capi.LINKONCE_ODR, capi.WEAK_ODR, *_LOCAL)
 """Linkages under which the body that is there does what the one that will be linked does."""
-_MERGED = (capi.LINKONCE_ODR, capi.WEAK_ODR)
+_MERGED = (capi.AVAILABLE_EXTERNALLY, capi.LINKONCE_ODR, capi.WEAK_ODR)
 """Those under which the linker may take another body, that does the same but need not promise the same."""
+_ALIKE = (
+    b"denormal_fpenv",
+    b"null_pointer_is_valid",
+    b"optdebug",
+    b"optnone",
+    b"safestack",
+    b"sanitize_address",
+    b"sanitize_alloc_token",
+    b"sanitize_hwaddress",
+    b"sanitize_memory",
+    b"sanitize_memtag",
+    b"sanitize_numerical_stability",
+    b"sanitize_realtime",
+    b"sanitize_realtime_blocking",
+    b"sanitize_thread",
+    b"sanitize_type",
+    b"shadowcallstack",
+    b"speculative_load_hardening",
+    b"strictfp",
+)
+"""Attributes in which a caller and what is inlined into it have to agree (llvm/IR/Attributes.td: CompatRule)."""
 _DEEP_FRAME = 1024
 """Bytes of local variables that LLVM, too, inlines into no recursive function."""
 
@@ -112,7 +134,8 @@ class Parts:
         name = self._inside[name]
         with _Whole.parse(self._bodies[name], name) as part:
             for callee in sorted(self._inlinable(name)):
-                part.lend(callee, self._bodies[callee], emitted=callee in (counted or ()))
+                elsewhere = self._symbols[callee].linkage == capi.AVAILABLE_EXTERNALLY
+                part.lend(callee, self._bodies[callee], emitted=callee in (counted or ()) and not elsewhere)
             if counted is not None:
                 part.strip_debug_info()
             return part.to_bitcode()
@@ -157,7 +180,7 @@ class Parts:
             if self._aliases:
                 with whole as linked:
                     whole = _Whole.parse(linked.with_aliases(self._aliases))
-            whole.run("globaldce")
+            whole.run(",".join(CLEAN_UP))
             whole.verify()
         except BaseException:
             whole.close()
@@ -278,10 +301,11 @@ class _Whole(Module):
         return pinned
 
     def inline_single_calls(self) -> None:
-        """Inline static functions that are called in one place and used nowhere else, as -Oz does.
+        """Inline static functions that are called in one place and used nowhere else, where -Oz would do it too.
 
-        One with much on its stack stays out of functions that call themselves, if through others: each of their frames
-        would hold it.
+        `always-inline` asks less than the inliner of -Oz. One that may use other instructions or fewer builtins than
+        its caller stays, and one with much on its stack stays out of functions that call themselves, if through others:
+        each of their frames would hold it.
         """
         api = self._api
         kind = self._attribute_kind(b"alwaysinline")
@@ -293,6 +317,7 @@ class _Whole(Module):
                 api.LLVMGetLinkage(function) in _LOCAL
                 and len(users) == 1
                 and (caller := self._caller(users[0], function))
+                and self._demands(function) == self._demands(self._function(caller))
                 and not (self._frame(function) > _DEEP_FRAME and _calls_itself(caller, callees))
                 and not self._has(function, b"noinline")
                 and not self._has(function, b"alwaysinline")
@@ -403,6 +428,19 @@ class _Whole(Module):
         return kind == "Function" or not (
             self._api.LLVMIsGlobalConstant(value) and self._api.LLVMGetUnnamedAddress(value) == capi.GLOBAL_UNNAMED
         )
+
+    def _demands(self, function: int) -> set[int]:
+        """Attributes that say what a function is compiled for and with; LLVM makes equal ones once."""
+        api, index = self._api, capi.FUNCTION_INDEX
+        found = (ctypes.c_void_p * api.LLVMGetAttributeCountAtIndex(function, index))()
+        api.LLVMGetAttributesAtIndex(function, index, found)
+        named = (api.LLVMGetEnumAttributeAtIndex(function, index, kind) for kind in self._alike)
+        return {it for it in found if it and api.LLVMIsStringAttribute(it)} | {it for it in named if it}
+
+    @cached_property
+    def _alike(self) -> list[int]:
+        """The kinds of `_ALIKE` that this LLVM has."""
+        return [kind for it in _ALIKE if (kind := self._attribute_kind(it))]
 
     def _frame(self, function: int) -> int:
         """Bytes of a function's local variables."""

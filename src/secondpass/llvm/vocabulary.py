@@ -3,7 +3,7 @@
 A pass is in the vocabulary when it keeps the meaning of every exported function, keeps the metric
 honest (no code leaves the counted module) and can make code smaller, alone or by what it opens up
 for a later pass. `VOCABULARY` holds LLVM 23's spelling, which is also what a model's tokenizer holds;
-an older LLVM lacks some entries, which `llvm.probe` finds out by asking it.
+an older LLVM lacks some entries, which `llvm.library` finds out by asking it.
 
 Pure data: nothing here loads LLVM. Sources: LLVM's PassRegistry.def and the passes' own headers.
 """

@@ -30,7 +30,7 @@ def explanation_document(explanation: Explanation, llvm: str) -> Document:
             for step in explanation.steps
         ],
         "oz": {"instructions": explanation.oz.instructions, "bytes": explanation.oz.bytes},
-        "minimal": list(explanation.minimal.words),
+        "minimal": None if explanation.minimal is None else list(explanation.minimal.words),
     }
 
 
@@ -64,7 +64,8 @@ def print_explanation(explanation: Explanation, console: Console) -> None:
     sizes = (f"{oz.instructions:,}", "", f"{oz.bytes:,}", "") if oz.ok else (f"{oz.status}: {oz.message}",)
     table.add_row("-Oz, for comparison", *sizes)
     console.print(table)
-    console.print(f"minimal: {_words(explanation.minimal)}", highlight=False, soft_wrap=True)
+    if explanation.minimal is not None:
+        console.print(f"minimal: {_words(explanation.minimal)}", highlight=False, soft_wrap=True)
 
 
 def _step(before: int | None, after: int | None) -> str:

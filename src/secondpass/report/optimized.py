@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from secondpass import __version__
+from secondpass.commands import Optimized
 from secondpass.llvm.objects import Beside
 from secondpass.llvm.symbols import readable
 from secondpass.optimize import FunctionResult, Result, Size
@@ -20,13 +21,15 @@ _WIDEST = 80
 """Columns of a name: those of C++ templates may be hundreds of characters long."""
 
 
-def result_document(results: Sequence[Result], model: str | None, llvm: str) -> Document:
-    """One document for a run: the fields of the one input, or `inputs` with a part for each."""
-    head: Document = {"version": __version__, "llvm": llvm, "model": model, "objective": str(results[0].objective)}
-    if len(results) == 1:
+def result_document(done: Optimized, llvm: str) -> Document:
+    """One document for a run: the fields of the one input, or `inputs` with a part for each, and what was `refused`."""
+    results = done.results
+    head: Document = {"version": __version__, "llvm": llvm, "model": done.model, "objective": str(results[0].objective)}
+    if len(results) + len(done.refused) == 1:
         return head | _input_document(results[0])
     total = [_sum(results, stage) for stage in ("source", "oz", "best")]
-    return head | {"totals": _totals(*total), "inputs": [_input_document(result) for result in results]}
+    inputs = [_input_document(result) for result in results]
+    return head | {"totals": _totals(*total), "inputs": inputs, "refused": [str(it) for it in done.refused]}
 
 
 def _input_document(result: Result) -> Document:
@@ -106,7 +109,7 @@ def _result_table(result: Result) -> Table:
     ]
     asked = any(it.attempts or it.note for it in result.functions)
     if asked:
-        totals.append(("best list for it alone", "left", ""))
+        totals.append(("fewest instructions alone", "left", ""))
     for name, justify, footer in totals:
         table.add_column(name, justify=justify, footer=footer, max_width=_WIDEST, overflow="fold")  # type: ignore[arg-type]
     left = [it for it in result.functions if it.oz or it.best]
