@@ -38,6 +38,8 @@ def main() -> None:
     with Sandbox() as sandbox:
         jobs = (Job(corpus.bitcode(key), lists, key, bytes=True) for key in corpus.in_order_of_shards(keys))
         for _, (first, *rest) in sandbox.run(jobs):
+            if not first.ok:
+                continue
             for measure, total in sums.items():
                 base, values = value(first, measure), [value(it, measure) for it in rest]
                 instead, behind = values[: len(alone)], values[len(alone) :]

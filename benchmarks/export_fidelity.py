@@ -66,7 +66,7 @@ def compare_answers(checkpoint: Path, engine: OnnxEngine, examples: list[Example
         exact = OnnxEngine.load(Path(folder))
         same = np.zeros((2, 2), dtype=np.int64)
         for example in examples:
-            prompt = OptimizePrompt.parse(tokenizer.decode(example.context.tolist()))
+            prompt = OptimizePrompt.parse(tokenizer.decode(example.context[: example.prompt_end].tolist()))
             assert isinstance(prompt, OptimizePrompt)
             (expected,) = reference.start(prompt).answer()
             for row, other in enumerate((engine, exact)):

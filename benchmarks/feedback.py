@@ -19,9 +19,9 @@ All ways ask the same model for the same number of answers a function, -Oz as ba
     hot-after-probable     the four most probable answers, then hot samples after the feedback on each of them in turn
 
 and mixtures of what was asked for. Prints for each number of answers how many different lists they are in the mean, the
-share of the labels' gain, of all functions together and in the mean of the functions, and the 95 % interval of the
-first one's difference from warm samples (functions drawn again, with replacement). Answers are kept in OUT: a run that
-was killed goes on.
+share of the labels' gain, of all functions together and in the mean of the functions, and two 95 % intervals of the
+first one's difference from warm samples: functions drawn again, with replacement, and whole projects. Answers are kept
+in OUT: a run that was killed goes on.
 """
 
 from __future__ import annotations
@@ -172,6 +172,10 @@ def few(n: int) -> int:
     return max(1, round(0.3 * n))
 
 
+GREEDY_FIRST = ("after-greedy", "hot-after-greedy", "probable", "probable-after-greedy", "hot-after-probable")
+"""Ways whose first answer is the greedy one."""
+SAMPLED = (SAMPLES, "hot")
+"""Ways that draw with the same random numbers, answer by answer, at another temperature."""
 MIXTURES: dict[str, tuple[str, Callable[[int], int], str]] = {
     "a greedy answer, then samples": ("after-greedy", lambda n: 1, SAMPLES),
     "half after-greedy, half samples": ("after-greedy", half, SAMPLES),
@@ -183,7 +187,7 @@ MIXTURES: dict[str, tuple[str, Callable[[int], int], str]] = {
     "half probable-after-greedy, half hot-after-greedy": ("probable-after-greedy", half, "hot-after-greedy"),
     "half probable, half hot-after-greedy": ("probable", half, "hot-after-greedy"),
 }
-"""The first answers of one anytime way, this many of `n`, then the first of another one."""
+"""The first answers of one anytime way, this many of `n`, then the first of another one that are news after these."""
 
 
 def main() -> int:
@@ -229,7 +233,9 @@ def main() -> int:
         for title, (one, share, other) in MIXTURES.items():
             if {one, other} <= asked.keys():
                 first = share(n)
-                tried[title] = [[*a[:first], *b[: n - first]] for a, b in zip(tried[one], tried[other], strict=True)]
+                skipped = first if {one, other} <= {*SAMPLED} else int({one, other} <= {*GREEDY_FIRST})
+                both = zip(tried[one], [found[other, most][case.key].tried for case in cases], strict=True)
+                tried[title] = [[*a[:first], *b[skipped : skipped + n - first]] for a, b in both]
         print_table(n, cases, tried)
     return 0
 

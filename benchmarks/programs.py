@@ -29,6 +29,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from secondpass.errors import run_script
+from secondpass.files import write_json
 from secondpass.llvm.toolchain import find_clang
 
 BIN = Path(sys.executable).parent
@@ -232,7 +233,7 @@ class Results:
     def put(self, *key_and_run) -> None:
         *key, run = key_and_run
         self._runs["/".join(key)] = asdict(run)
-        self._path.write_text(json.dumps(self._runs, indent=1) + "\n")
+        write_json(self._path, self._runs)
         print(f"{' / '.join(key)}: {run}", flush=True)
 
 

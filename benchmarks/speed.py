@@ -3,8 +3,8 @@
     python benchmarks/programs.py --lists --out build/programs --programs bzip2
     python benchmarks/speed.py --programs build/programs [--rounds 4]
 
-Compresses and decompresses 25 MB with every build of bzip2 there is, alternately; prints medians with their spread, in
-seconds.
+Compresses and decompresses 25 MB with every build of bzip2 for this machine, alternately; prints medians with their
+spread, in seconds.
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ import time
 from collections import defaultdict
 from pathlib import Path
 
-from secondpass.errors import run_script
+from secondpass.errors import InputError, run_script
 from secondpass.llvm.toolchain import find_toolchain
 
 BYTES = 25_000_000
+MACHINE = slice(18, 20)
+"""Where an ELF file says what machine it is for."""
 
 
 def seconds(build: Path, source: Path, target: Path, *words: str) -> float:
@@ -38,7 +40,13 @@ def main() -> None:
     parser.add_argument("--programs", type=Path, required=True, help="the folder of benchmarks/programs.py")
     parser.add_argument("--rounds", type=int, default=4)
     options = parser.parse_args()
-    builds = [it.parent for it in sorted(options.programs.absolute().glob("bzip2-*/bzip2"))]
+    built = sorted(options.programs.absolute().glob("bzip2-*/bzip2"))
+    here = Path(sys.executable).read_bytes()[MACHINE]
+    builds = [it.parent for it in built if it.read_bytes()[MACHINE] == here]
+    if not builds:
+        raise InputError(
+            f"{options.programs}: no build of bzip2 for this machine there; benchmarks/programs.py makes them"
+        )
     times: defaultdict[str, list[float]] = defaultdict(list)
     with tempfile.TemporaryDirectory() as name:
         data, packed, unpacked = (Path(name, it) for it in ("data", "packed", "unpacked"))

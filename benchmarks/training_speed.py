@@ -27,10 +27,10 @@ from secondpass.model.presets import preset
 from secondpass.model.trainer import inputs_of
 
 VARIANTS = {
-    "padded, 1 answer": {"packing": False, "answers": 1},
-    "packed, 1 answer": {"packing": True, "answers": 1},
-    "padded, 4 answers": {"packing": False, "answers": 4},
-    "packed, 4 answers": {"packing": True, "answers": 4},
+    "padded, 1 answer": {"packing": False, "answers": 1, "counted": 0},
+    "packed, 1 answer": {"packing": True, "answers": 1, "counted": 0},
+    "padded, 4 answers": {"packing": False, "answers": 4, "counted": 0},
+    "packed, 4 answers": {"packing": True, "answers": 4, "counted": 0},
 }
 
 
@@ -70,10 +70,8 @@ def main() -> None:
 
 
 def step(model: llama.LlamaForCausalLM, optimiser: torch.optim.Optimizer, batch: Batch) -> None:
-    inputs = inputs_of(batch)
-    del inputs["answer_tokens"], inputs["used"]
     with torch.autocast("cpu", torch.bfloat16):
-        loss = model(**inputs)["loss"]
+        loss = model(**inputs_of(batch))["loss"]
     loss.backward()
     optimiser.step()
     optimiser.zero_grad()

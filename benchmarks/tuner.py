@@ -19,17 +19,16 @@ OUT/tuner.svg. Needs the extras `corpus` and `report`, and `pip install nevergra
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from secondpass.corpus.store import Corpus
-from secondpass.errors import run_script
+from secondpass.errors import InputError, run_script
+from secondpass.files import appending, read_records
 from secondpass.llvm.jobs import Job
 from secondpass.llvm.passes import PassList, Words
 from secondpass.llvm.sandbox import Sandbox
@@ -37,7 +36,7 @@ from secondpass.llvm.vocabulary import VOCABULARY
 from secondpass.prompt import Objective
 from secondpass.tuner.coreset import shipped
 from secondpass.tuner.search import OZ, Budget
-from secondpass.tuner.work import Item, Searched, SearchUnit, Settings, culprit
+from secondpass.tuner.work import Item, Searched, SearchUnit, Settings, outcomes
 
 WORDS = [entry.text for entry in VOCABULARY]
 SMALLEST_OZ, LARGEST = 20, 300
@@ -124,12 +123,9 @@ METHODS: dict[str, Callable[[Evaluator, str, int], None]] = {
 
 def search_ours(sandbox: Sandbox, bitcode: bytes, key: str, compiles: int) -> dict:
     settings = Settings(Objective.INSTRUCTIONS, shipped(Objective.INSTRUCTIONS), Budget(compiles), traced=True)
-    item = Item(key)
-    while True:  # a list that kills its worker is not run again
-        outcome = sandbox.compile(Job(bitcode, (item.to_text(),), key, each=SearchUnit(settings)))[0]
-        if isinstance(outcome, Searched):
-            break
-        item = replace(item, deaths=(*item.deaths, culprit(outcome.last_words)))
+    ((_, outcome),) = outcomes({key: Item(key)}, lambda _: bitcode, SearchUnit(settings), sandbox.run)
+    if not isinstance(outcome, Searched):
+        raise InputError(f"function {key} cannot be searched: {outcome.status}: {outcome.message}")
     best = outcome.found[0]
     return {
         "trace": outcome.trace,
@@ -228,14 +224,13 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     traces = options.out / "traces.jsonl"
     results: dict[tuple[str, str], dict] = {}
-    for line in traces.read_text().splitlines() if traces.exists() else ():
-        result = json.loads(line)
+    for result in read_records(traces):
         if result["method"] not in options.again:
             results[result["method"], result["key"]] = result
     with (
         Sandbox(1, timeout=300, reproducible=True) as ours,
         Sandbox(1, timeout=300) as sandbox,
-        traces.open("a") as sink,
+        appending(traces) as keep,
     ):
         for key in oz:
             for method in options.methods:
@@ -248,8 +243,7 @@ def main() -> None:
                     METHODS[method](evaluate, key, COMPILES[method])
                     result = evaluate.result()
                 results[method, key] = result
-                sink.write(json.dumps({"method": method, "key": key, **result}) + "\n")
-                sink.flush()
+                keep({"method": method, "key": key, **result})
         methods = [method for method in options.methods if all((method, key) in results for key in oz)]
         if "random" in methods:
             finish_randomly(sandbox, corpus, results)

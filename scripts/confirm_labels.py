@@ -54,7 +54,7 @@ def main() -> int:
     print(
         f"{len(doubtful):,} labels of the corpus depend on addresses; {len(changed):,} have another best list or value"
     )
-    print(f"their gain is {lost:,} instructions less, of {gain:,} of all labels of the corpus")
+    print(f"their gain is {lost:,} {objective} less, of {gain:,} of all labels of the corpus")
     write_labels(options.out, [mended.get(key, it) for key, it in labels.items()], objective)
     return 0
 

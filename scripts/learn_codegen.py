@@ -2,10 +2,10 @@
 
     python scripts/learn_codegen.py --corpus build/corpus [--modules 80] [--sets 16]
 
-Takes a module of each training project, optimised by clang -Oz. Each set is found by hill climbing, one option more or
-less at a time, for what it takes off the geometric mean of the modules' text beside the sets before. Writes
-`src/secondpass/driver/codegen.json` (`driver.codegen`), and prints what the first sets reach together; then the same
-for modules of the validation projects, which nothing was chosen on. Half an hour of two cores.
+Takes modules of training projects, drawn by chance, optimised by clang -Oz. Each set is found by hill climbing, one
+option more or less at a time, for what it takes off the geometric mean of the modules' text beside the sets before.
+Writes `src/secondpass/driver/codegen.json` (`driver.codegen`), and prints what the first sets reach together; then the
+same for modules of the validation projects, which nothing was chosen on. Half an hour of two cores.
 """
 
 from __future__ import annotations

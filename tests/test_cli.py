@@ -183,6 +183,12 @@ def test_sources_of_cpp_are_told_by_the_suffixes_that_clang_knows(tmp_path, name
     assert (run.returncode, run.stderr) == (0, "")
 
 
+def test_standard_output_by_its_path_may_be_a_pipe(small):
+    run = secondpass("optimize", small, "--effort", 0, "--emit", "ll", "-o", "/dev/stdout")
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "define " in run.stdout
+
+
 def test_what_a_link_names_is_written(small, tmp_path):
     link, target = tmp_path / "link.o", tmp_path / "target.o"
     link.symlink_to(target)

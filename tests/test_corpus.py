@@ -276,7 +276,8 @@ ONE = {
     "file": "../one.c",
     "arguments": "gcc -O3 -g -I ../include -DSCALE=3 -fsanitize=address -c ../one.c -o one.o".split(),
 }
-TWO = {"directory": "..", "file": "two.c", "command": "g++-12 -O0 '-DTEXT=\"a b\"' -fsuch-flag-has-gcc-alone -c two.c"}
+OF_GCC = " ".join(f"-fsuch-flag-has-gcc-alone-{number}" for number in range(30))
+TWO = {"directory": "..", "file": "two.c", "command": f"g++-12 -O0 '-DTEXT=\"a b\"' {OF_GCC} -c two.c"}
 GONE = {"directory": "..", "file": "gone.c", "command": "cc -c gone.c"}
 
 

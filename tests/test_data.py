@@ -118,6 +118,10 @@ def test_where_a_search_found_nothing_better_than_oz_a_label_stays():
     assert widened({"f": tied}, table(f=[20, 22, 23])) == {"f": tied}
 
 
+def test_where_a_table_beats_oz_and_a_search_did_not_the_table_is_believed():
+    assert widened({"f": label(20, (SROA, 20))}, table(f=[20, 18, 0]))["f"].best == Found(GVN, 18)
+
+
 # What lists do on many functions
 
 

@@ -163,6 +163,19 @@ def test_trials_come_back_from_the_cache_though_it_was_killed_while_writing(tmp_
         assert cache.method("m", {"seed": 2}).trials == {}
 
 
+def test_checkpoints_of_one_training_are_told_apart(tmp_path):
+    def model(name, weights):
+        directory = tmp_path / name
+        directory.mkdir()
+        for file, content in (("model.safetensors", weights), ("tokenizer.json", b"{}"), ("model.json", b"{}")):
+            (directory / file).write_bytes(content)
+        (directory / "optimizer.pt").write_bytes(name.encode())
+        return Model(directory, Single(), "model").facts["model"]
+
+    assert model("checkpoint-1", b"one") != model("checkpoint-2", b"two")
+    assert model("checkpoint-3", b"two") == model("checkpoint-4", b"two")
+
+
 def test_a_folder_in_use_is_refused(tmp_path):
     with Cache(tmp_path), pytest.raises(InputError, match="another evaluation is using it"):
         Cache(tmp_path)

@@ -461,6 +461,29 @@ def test_winners_of_functions_that_came_later_are_tried_on_all(corpus, tmp_path,
         assert tried == []
 
 
+def test_winners_of_two_runs_are_tried_on_the_functions_of_both(corpus, tmp_path, monkeypatch):
+    from secondpass.corpus.store import Corpus
+
+    monkeypatch.setattr(tune_module, "_FEWEST", 1)
+    opened, path = Corpus(corpus), tmp_path / "labels.parquet"
+    keys = sorted(opened.entries)[:12]
+    with Sandbox(2) as sandbox:
+
+        def run(keys):
+            """What a run notes of its broadcasts."""
+            noted = []
+            note = labels_module.LabelStore.note
+            with monkeypatch.context() as patch, labels_module.LabelStore(path, Objective.INSTRUCTIONS) as store:
+                patch.setattr(labels_module.LabelStore, "note", lambda store, *it: noted.append(it) or note(store, *it))
+                tune_module.tune(opened, keys, store, SETTINGS, sandbox)
+                assert len({store.labels[key].broadcasts for key in keys}) == 1
+            return noted
+
+        assert run(keys[:6]) and run(keys[6:])  # each ends with rounds of its own
+        assert run(keys)
+        assert not run(keys)
+
+
 def test_rounds_learn_from_earlier_ones_alone(corpus, tmp_path, monkeypatch):
     from secondpass.corpus.store import Corpus
 

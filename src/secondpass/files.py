@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
 import tempfile
@@ -14,6 +15,14 @@ from typing import IO, Any
 from secondpass.errors import InputError
 
 
+def digest(path: Path) -> str:
+    """SHA-256 of a file; empty where there is none."""
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file that is complete at every moment anybody looks: another one is made beside it and takes its name.
 
@@ -22,10 +31,10 @@ def write_whole(path: Path, data: bytes) -> None:
     Raises:
         OSError: it cannot be written; what was there is untouched.
     """
-    path = path.resolve()
     if path.exists() and not path.is_file():
         path.write_bytes(data)
         return
+    path = path.resolve()
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "wb") as sink:
@@ -57,9 +66,8 @@ def write_json(path: Path, document: object) -> None:
 
 def has_place(path: Path) -> bool:
     """Whether `write_whole` may write there: into the folder, or to a device or pipe."""
-    path = path.resolve()
     special = path.exists() and not path.is_file()
-    return os.access(path if special else path.parent, os.W_OK)
+    return os.access(path if special else path.resolve().parent, os.W_OK)
 
 
 def lock(path: Path, busy: str) -> IO[bytes]:

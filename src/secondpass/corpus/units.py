@@ -209,7 +209,7 @@ def _compile(
             return Unit(name, language, bitcode)
         check_said(target, done.errors)
         error = " ".join(done.errors.split())[:400] or f"clang ended with {done.code}"
-        unknown = set(_UNKNOWN.findall(error))
+        unknown = set(_UNKNOWN.findall(done.errors))
         remaining = [flag for flag in flags if flag not in unknown]
         if len(remaining) == len(flags):
             break

@@ -20,7 +20,7 @@ def load_engine(directory: Path, *, words: Iterable[str] | None = None, threads:
     Args:
         directory: the model's.
         words: the elements a list may hold; None for all the model knows.
-        threads: of one step; None for as many as this process has physical cores.
+        threads: of one step; None for as many as the runtime takes.
 
     Raises:
         ModelError: it is neither, or is of another version.
@@ -31,4 +31,4 @@ def load_engine(directory: Path, *, words: Iterable[str] | None = None, threads:
         return OnnxEngine.load(directory, words=words, threads=threads)
     from secondpass.engines.transformers import TransformersEngine
 
-    return TransformersEngine.load(directory, words=words)
+    return TransformersEngine.load(directory, words=words, threads=threads)

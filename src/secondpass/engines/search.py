@@ -80,7 +80,7 @@ class Tree:
         network: the model.
         grammar: what an answer may look like.
         prefix: the KV cache of what was read before any answer.
-        root: where all answers begin; nothing of it is unread.
+        root: where all answers begin; of `trying_again` its last token is unread.
         room: tokens the rest of an answer may have.
     """
 

@@ -183,6 +183,7 @@ class TransformersEngine(OnnxEngine):
         words: Iterable[str] | None = None,
         longest_list: int = LONGEST_LIST,
         device: str | None = None,
+        threads: int | None = None,
     ) -> Self:
         """Load a checkpoint.
 
@@ -191,6 +192,7 @@ class TransformersEngine(OnnxEngine):
             words: the elements a list may hold; None for all the model knows.
             longest_list: elements of a list at most.
             device: torch's name of it; None for the first GPU, in bfloat16, or else the processor.
+            threads: of the whole process, on a processor; None for as many as torch takes.
 
         Raises:
             ModelError: the directory lacks a file, is damaged, or is of another version.
@@ -198,6 +200,8 @@ class TransformersEngine(OnnxEngine):
         """
         facts, model = read_facts(directory), cast("Any", llama.load(directory))
         device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        if threads is not None:
+            torch.set_num_threads(threads)
         model.eval().to(device)
         if device != "cpu":
             model.bfloat16()

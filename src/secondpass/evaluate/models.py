@@ -18,8 +18,7 @@ from secondpass.errors import EngineStopped, PromptTooLong
 from secondpass.evaluate.cases import Case, Trials, Tried
 from secondpass.llvm.library import load
 from secondpass.llvm.sandbox import Sandbox
-from secondpass.model.dataset import digest
-from secondpass.model.manifest import MANIFEST, NETWORK, TOKENIZER
+from secondpass.model.manifest import identity
 from secondpass.prompt import Answer, Objective, OptimizePrompt
 from secondpass.strategies.base import Attempt, Budget, Function, Session, Strategy
 from secondpass.workers import answer_all
@@ -51,7 +50,7 @@ class Model:
         """See `methods.Method`."""
         settings: Any = self.strategy
         return {
-            "model": [digest(self.directory / name) for name in (NETWORK, TOKENIZER, MANIFEST)],
+            "model": list(identity(self.directory).values()),
             "too long": "abridged",
             "knowledge": _knowledge(),
             "strategy": type(settings).__name__,

@@ -353,8 +353,9 @@ class Sandbox:
         self.deaths += 1
         if not worker.pending:
             return
-        outcome = _death(status, said, self._timeout, overdue=overdue)
         progress, index = worker.pending[0]
+        own = progress.job.each is not None and not overdue  # such work sets timers of its own
+        outcome = _death(status, said, None if own else self._timeout, overdue=overdue)
         if outcome.status is Status.MEMORY and index not in progress.retried:
             # It may have been what earlier lists left behind: a fresh worker decides.
             progress.retried.add(index)
@@ -401,12 +402,13 @@ class Sandbox:
         )
 
 
-def _death(status: int, said: str, timeout: float, *, overdue: bool) -> Outcome:
+def _death(status: int, said: str, timeout: float | None, *, overdue: bool) -> Outcome:
     """Why a worker died, from its wait status and the end of its stderr."""
     number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     line = next((it.strip() for it in reversed(said.splitlines()) if it.strip()), "")
     if number == signal.SIGALRM or overdue:
-        return Outcome(Status.TIMEOUT, f"took longer than {timeout:g} s", last_words=said)
+        limit = f"than {timeout:g} s" if timeout else "than it may"
+        return Outcome(Status.TIMEOUT, f"took longer {limit}", last_words=said)
     if any(sign in said for sign in _OUT_OF_MEMORY):
         return Outcome(Status.MEMORY, "took more memory than a worker may have", last_words=said)
     how = signal.Signals(number).name if number else f"exit code {os.waitstatus_to_exitcode(status)}"

@@ -21,8 +21,8 @@ from secondpass.errors import PromptTooLong
 from secondpass.feedback import Verdict
 from secondpass.files import appending, read_records
 from secondpass.llvm.sandbox import Sandbox
-from secondpass.model.data import Labelled
-from secondpass.model.dataset import digest
+from secondpass.model.data import LIST_SECONDS, Labelled
+from secondpass.model.manifest import identity
 from secondpass.model.tokenizer import Tokenizer
 from secondpass.prompt import Answer, Form, OptimizePrompt
 from secondpass.workers import answer_all
@@ -98,9 +98,14 @@ class Answering:
 
     def _facts(self) -> dict[str, Any]:
         """All that answers depend on besides the function, as JSON has it."""
-        files = {it.name: digest(it) for it in sorted(self.model.iterdir()) if it.is_file()}
         code = self.form is not Form.FAST
-        return {**files, "samples": self.samples, "temperature": self.temperature, "seed": self.seed, "code": code}
+        return {
+            **identity(self.model),
+            "samples": self.samples,
+            "temperature": self.temperature,
+            "seed": self.seed,
+            "code": code,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +130,12 @@ class _Ready:
 
     def __call__(self) -> Callable[[_Question], tuple[str, Answers, list[Verdict]]]:
         """Load the model; what answers a function."""
-        return partial(_answer, self.answering, load_engine(self.answering.model, threads=1), Sandbox(1))
+        return partial(
+            _answer,
+            self.answering,
+            load_engine(self.answering.model, threads=1),
+            Sandbox(1, LIST_SECONDS, reproducible=True),
+        )
 
 
 def _answer(it: Answering, engine: Any, sandbox: Sandbox, question: _Question) -> tuple[str, Answers, list[Verdict]]:

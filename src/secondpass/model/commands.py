@@ -14,11 +14,12 @@ from typing import Any
 
 from secondpass.corpus.store import Corpus, Entry
 from secondpass.errors import InputError, ModelError
-from secondpass.files import lock
+from secondpass.files import digest, lock
 from secondpass.llvm.passes import Words
 from secondpass.llvm.sandbox import Sandbox
 from secondpass.model.answering import Answering
 from secondpass.model.data import (
+    LIST_SECONDS,
     Labelled,
     compile_targets,
     feedback_example,
@@ -37,7 +38,6 @@ from secondpass.model.dataset import (
     Split,
     begin,
     being_written,
-    digest,
     write_split,
 )
 from secondpass.model.tokenizer import VOCABULARY_SIZE, Tokenizer
@@ -49,8 +49,6 @@ from secondpass.tuner.labels import Label, objective_of, read_labels
 from secondpass.tuner.outcomes import Outcomes, read_outcomes, try_lists
 
 _MOST_ANSWERS = 16
-_LIST_SECONDS = 60.0
-"""For one list on one function, far more than it takes, so that a busy machine makes the same data as an idle one."""
 """More are not worth their tokens."""
 
 
@@ -147,7 +145,7 @@ def make_outcomes(request: OutcomesRequest, progress: Progress | None = None) ->
     tell = partial(_tell, progress, f"{request.objective}: trying {len(lists)} lists")
     with (
         lock(request.out.with_name(f"{request.out.name}.lock"), busy),
-        Sandbox(request.workers, _LIST_SECONDS, reproducible=True) as sandbox,
+        Sandbox(request.workers, LIST_SECONDS, reproducible=True) as sandbox,
     ):
         return try_lists(corpus, keys, lists, request.out, request.objective, sandbox, tell)
 
@@ -180,7 +178,7 @@ def make_optimize(request: OptimizeRequest, progress: Progress | None = None) ->
         made = _Writer(request.out, request.context)
         for split in SPLITS:
             if request.code or Objective.BYTES in labels:
-                with Sandbox(0, _LIST_SECONDS, reproducible=True) as sandbox:
+                with Sandbox(0, LIST_SECONDS, reproducible=True) as sandbox:
                     functions[split] = compile_targets(corpus, functions[split], sandbox, code=request.code)
             if request.counted:
                 functions[split] = with_counted(functions[split], outcomes[Objective.INSTRUCTIONS], request.counted)
@@ -224,7 +222,7 @@ def make_feedback(request: FeedbackRequest, progress: Progress | None = None) ->
             entries = [it for it in entries if labels[it.hash].gain or not request.improved][:most]
             functions = read_labelled(corpus, entries, labels, Objective.INSTRUCTIONS, popular, request.answers)
             if code:
-                with Sandbox() as sandbox:
+                with Sandbox(0, LIST_SECONDS, reproducible=True) as sandbox:
                     functions = compile_targets(corpus, functions, sandbox, code=True)
             known = {it.function: it for it in functions}
             told = partial(_tell, progress, f"{split}: answers")

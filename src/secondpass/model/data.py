@@ -92,6 +92,10 @@ def popularity(labels: Iterable[Label]) -> Counter[Words]:
     )
 
 
+LIST_SECONDS = 60.0
+"""For one list on one function, far more than it takes, so that a busy machine makes the same data as an idle one."""
+
+
 def choose(label: Label, popular: Mapping[Words, int], most: int) -> list[tuple[Found, float]]:
     """The lists of a label worth teaching with their shares, the best first, popular ones first among equals.
 
@@ -116,7 +120,7 @@ def widened(labels: Mapping[str, Label], outcomes: Outcomes) -> dict[str, Label]
     found = dict(labels)
     for key, values in outcomes.values.items():
         old = labels.get(key, Label(key, outcomes.oz[key], (Found(OZ, outcomes.oz[key]),), 0))
-        if key in labels and not old.gain:
+        if key in labels and not (old.gain or ((values > 0) & (values < old.oz)).any()):
             continue
         known = {words: value for words, value in zip(outcomes.lists, values.tolist()) if value}
         known |= {it.passes: it.value for it in old.found}

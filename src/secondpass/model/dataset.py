@@ -12,7 +12,6 @@ trainer may read it once. `model.data` writes these directories,
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 
 from secondpass import parquet
 from secondpass.errors import InputError, ModelError
-from secondpass.files import lock
+from secondpass.files import digest, lock
 from secondpass.ir import NORMAL_FORM_VERSION
 from secondpass.llvm.vocabulary import VOCABULARY_VERSION
 from secondpass.model.tokenizer import Tokenizer
@@ -139,11 +138,6 @@ _EXPECTED = {
     "normal_form_version": NORMAL_FORM_VERSION,
     "vocabulary_version": VOCABULARY_VERSION,
 }
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file; empty where there is none."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
 
 
 @contextmanager

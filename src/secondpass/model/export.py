@@ -77,6 +77,7 @@ def export_checkpoint(checkpoint: Path, directory: Path, *, name: str | None = N
         takes_feedback=facts.takes_feedback,
         feedback_form=facts.feedback_form,
         writes_code=facts.writes_code,
+        temperature=facts.temperature,
     )
     return llama.shape_of(model.config)
 
@@ -90,6 +91,7 @@ def export(
     takes_feedback: bool = True,
     feedback_form: Form = Form.FAST,
     writes_code: bool = False,
+    temperature: float = 1.0,
     quantised: bool = True,
 ) -> None:
     """Write a model directory.
@@ -102,6 +104,7 @@ def export(
         takes_feedback: whether it was trained on Task Feedback too.
         feedback_form: on which form, where it was.
         writes_code: whether it was trained to write code.
+        temperature: at which samples are taken where none is asked for.
         quantised: whether weights and their products are integers; float32 otherwise.
 
     Raises:
@@ -127,6 +130,7 @@ def export(
         takes_feedback=takes_feedback,
         feedback_form=feedback_form,
         writes_code=writes_code,
+        temperature=temperature,
     ).write(directory)
 
 

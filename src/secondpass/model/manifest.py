@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self, cast
 
 from secondpass.errors import ModelError
+from secondpass.files import digest
 from secondpass.ir import NORMAL_FORM_VERSION
 from secondpass.llvm.vocabulary import VOCABULARY, VOCABULARY_VERSION
 from secondpass.prompt import FORMAT_VERSION as PROMPT_FORMAT_VERSION
@@ -27,6 +28,14 @@ NETWORK, TOKENIZER, MANIFEST = "model.onnx", "tokenizer.json", "model.json"
 
 SHIPPED = Path(__file__).parent / "shipped"
 """The model that comes with the package."""
+
+
+def identity(directory: Path) -> dict[str, str]:
+    """Digests of the files that decide what a model answers, by name: an exported model's, or a checkpoint's."""
+    network = [NETWORK]
+    if not (directory / NETWORK).exists():
+        network = ["config.json", *sorted(it.name for it in directory.glob("*.safetensors"))]
+    return {name: digest(directory / name) for name in (*network, TOKENIZER, MANIFEST)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,10 +23,10 @@ import torch
 
 from secondpass.corpus.store import Corpus
 from secondpass.errors import InputError, ModelError
-from secondpass.files import lock
+from secondpass.files import digest, lock
 from secondpass.model import llama
 from secondpass.model.batches import Plan
-from secondpass.model.dataset import TOKENIZER, Dataset, Example, Split, digest
+from secondpass.model.dataset import TOKENIZER, Dataset, Example, Split
 from secondpass.model.machine import Session
 from secondpass.model.manifest import Manifest
 from secondpass.model.measure import GreedyAnswers

@@ -216,8 +216,8 @@ class Explorer:
         return [(self.root, ()), *self.along(words)][-1]
 
     def _step(self, state: State, word: str) -> State:
-        self._arm()
         module = self._module_of(state).clone()
+        self._arm()
         self.steps += 1
         try:
             module.run(pipeline_of(word))
@@ -247,6 +247,7 @@ class Explorer:
         assert state.source is not None
         source, word = state.source
         module = self._module_of(source).clone()
+        self._arm()
         module.run(pipeline_of(word))
         self.steps += 1
         self._hold(state, module)

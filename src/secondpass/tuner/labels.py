@@ -23,6 +23,9 @@ from secondpass.llvm.vocabulary import VOCABULARY_VERSION
 from secondpass.prompt import Objective
 from secondpass.tuner.search import Found
 
+_BROADCAST = "broadcast"
+"""What a label file says beside its versions."""
+
 
 @dataclass(frozen=True, slots=True)
 class Label:
@@ -97,8 +100,15 @@ def read_labels(path: Path, objective: Objective) -> dict[str, Label]:
     return labels
 
 
-def write_labels(path: Path, labels: Iterable[Label], objective: Objective) -> None:
-    """Write a label file; it appears complete or not at all."""
+def write_labels(path: Path, labels: Iterable[Label], objective: Objective, broadcast: str = "") -> None:
+    """Write a label file; it appears complete or not at all.
+
+    Args:
+        path: the file.
+        labels: of different functions.
+        objective: what they are for.
+        broadcast: see `LabelStore.broadcast`.
+    """
     pa = parquet.arrow()
     rows = sorted(labels, key=lambda label: label.hash)
     others = pa.list_(pa.struct([("passes", pa.string()), ("value", pa.int32())]))
@@ -111,7 +121,7 @@ def write_labels(path: Path, labels: Iterable[Label], objective: Objective) -> N
         "compiles": (pa.int32(), [it.compiles for it in rows]),
         "broadcasts": (pa.int16(), [it.broadcasts for it in rows]),
     }
-    parquet.write(path, columns, versions(objective))
+    parquet.write(path, columns, versions(objective) | {_BROADCAST: broadcast})
 
 
 class LabelStore:
@@ -133,6 +143,9 @@ class LabelStore:
         self._lock = lock(self._parts / "lock", busy)
         self.labels: dict[str, Label] = read_labels(path, objective) if path.exists() else {}
         """All of them, by hash."""
+        made = parquet.versions(parquet.open_file(path, "")) if path.exists() else {}
+        self.broadcast: str = made.get(_BROADCAST, "")
+        """What says of which functions the winners have been tried on all; empty where that is not known."""
         self._numbers = sorted(int(part.stem) for part in self._parts.glob("*.parquet"))
         for number in self._numbers:
             self.labels |= read_labels(self._part(number), objective)
@@ -161,7 +174,7 @@ class LabelStore:
     def merge(self) -> None:
         """Make the label file of everything, and drop the parts and what was noted."""
         self.flush()
-        write_labels(self._path, self.labels.values(), self._objective)
+        write_labels(self._path, self.labels.values(), self._objective, self.broadcast)
         for number in self._numbers:  # the oldest first: what a kill leaves must be the newest
             self._part(number).unlink()
         self._numbers = []

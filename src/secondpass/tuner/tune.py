@@ -128,6 +128,10 @@ def most_common(counted: Counter[Words], most: int, without: Iterable[Words] = (
     return [words for words in ranked if words not in known][:most]
 
 
+def _digest(keys: Sequence[str]) -> str:
+    return hashlib.sha256(" ".join(keys).encode()).hexdigest()
+
+
 class _Run:
     """A run's state."""
 
@@ -172,7 +176,7 @@ class _Run:
                 store.note(f"broadcast-{number}", noted)
             lists = tuple(tuple(words) for words in noted)
             if not lists:
-                return
+                break
             tried |= set(lists)
             waiting = [key for key in keys if store.labels[key].broadcasts < number]
             items = {key: Item(key, lists=lists, best=store.labels[key].found) for key in waiting}
@@ -183,18 +187,18 @@ class _Run:
                 store.add(Label(key, old.oz, found, old.compiles + compiles, number))
 
             self._work(f"broadcast {number}", items, BroadcastUnit(self._settings), enter, len(keys) - len(waiting))
+        store.broadcast = _digest(keys)
 
     def _rounds_before(self, keys: Sequence[str]) -> int | None:
-        """Rounds of earlier runs, that had other functions; None where these have all been through the same ones."""
-        store, functions = self._store, hashlib.sha256(" ".join(keys).encode()).hexdigest()
+        """Rounds of earlier runs, that had other functions; None where it was these, and nothing is left to try."""
+        store, functions = self._store, _digest(keys)
         noted = store.noted(_BROADCASTS)
         if noted is not None and noted["functions"] == functions:
             return noted["before"]
         store.forget()
-        rounds = {store.labels[key].broadcasts for key in keys}
-        before = max(rounds, default=0)
-        if before and len(rounds) == 1:
+        if store.broadcast == functions:
             return None
+        before = max((store.labels[key].broadcasts for key in keys), default=0)
         store.note(_BROADCASTS, {"functions": functions, "before": before})
         return before
 
