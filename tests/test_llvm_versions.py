@@ -280,6 +280,10 @@ def test_the_library_beside_debians_prefix_is_found_and_no_plug_in_is_taken_for_
     assert (found.library, found.prefix) == (beside / "libLLVM-19.so", prefix)
 
 
+def test_the_bundled_clang_goes_by_its_plain_name():
+    assert find_clang().name == "clang"  # beside it is clang++, which programs' builds ask for
+
+
 def test_of_several_clangs_the_one_of_the_librarys_version_is_taken(tmp_path):
     def program(name, version):
         path = tmp_path / "bin" / name

@@ -98,11 +98,10 @@ def find_clang(toolchain: Toolchain | None = None, *, major: int | None = None) 
     for prefix in chain([toolchain.prefix], wheels):  # the wheel's list of 2,000 files is read as a last resort
         # The wheel's `clang` symlink appears at the first Python start after the install, so the
         # versioned program is looked for too. A prefix such as /usr may have clangs of several versions.
-        named = prefix / "bin" / f"clang-{major}"
-        for program in [named, prefix / "bin" / "clang", *sorted(prefix.glob("bin/clang-[0-9]*"))]:
-            if os.access(program, os.X_OK) and (
-                toolchain.bundled or major is None or program == named or clang_major(str(program)) == major
-            ):
+        for program in [prefix / "bin" / "clang", *sorted(prefix.glob("bin/clang-[0-9]*"))]:
+            named = program.resolve().name == f"clang-{major}"  # which costs less than to ask it
+            right = toolchain.bundled or major is None or named or clang_major(str(program)) == major
+            if os.access(program, os.X_OK) and right:
                 return program
     if not toolchain.bundled and major is not None:
         for name in (f"clang-{major}", "clang"):
