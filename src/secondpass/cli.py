@@ -534,6 +534,8 @@ def _optimize(options: argparse.Namespace) -> int:
         budget_seconds=options.budget_seconds,
         flags=tuple(options.flags),
     )
+    if len(options.inputs) > 1 and (options.output or options.emit):
+        options.interrupted = "files that were finished are written"
     with progress_bar() as progress:
         done = optimize_files(request, progress)
     for said in (*(f"secondpass: {it}" for it in done.refused), *(it.warnings for it in done.results if it.warnings)):
