@@ -107,6 +107,23 @@ def test_optimize_several_files_gives_one_document(small):
     assert document["totals"]["instructions"]["best"] == total
 
 
+@pytest.mark.parametrize("level", [1, 2, 3])
+def test_each_effort_asks_the_model(small, level):
+    run = secondpass("optimize", small, "--effort", level, "--json")
+    assert (run.returncode, run.stderr) == (0, "")
+    (function,) = json.loads(run.stdout)["functions"]
+    assert len(function["answers"]) >= (1, 5, 1)[level - 1]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "start"), [("ll", b"; ModuleID"), ("bc", b"BC\xc0\xde"), ("s", b"\t"), ("o", b"\x7fELF")]
+)
+def test_the_suffix_of_the_output_says_its_kind(small, tmp_path, suffix, start):
+    out = tmp_path / f"result.{suffix}"
+    assert secondpass("optimize", small, "--effort", 0, "-o", out).returncode == 0
+    assert out.read_bytes().startswith(start)
+
+
 @pytest.mark.parametrize("kind", ["ll", "bc", "obj", "asm"])
 def test_optimize_writes_what_was_asked_for(small, kind, tmp_path):
     out = tmp_path / "result"

@@ -167,7 +167,8 @@ def test_a_function_is_found_by_the_hash_of_its_text(made):
         assert (ir.group(text), len(text)) == (entry.group, entry.characters)
         record = opened.record(key)
         assert (record.hash, record.text, record.bitcode) == (key, text, opened.bitcode(key))
-        assert asdict(entry).items() - asdict(record).items() <= asdict(entry).items() - {("hash", key)}
+        shared = {name: value for name, value in asdict(entry).items() if name in asdict(record)}
+        assert len(shared) > 5 and shared.items() <= asdict(record).items()
 
 
 def test_an_unknown_hash_is_a_key_error(made):
@@ -510,7 +511,7 @@ def test_no_near_duplicates_are_in_two_splits(tmp_path):
 
 def test_projects_fall_into_splits_by_their_names():
     drawn = [split_of(f"project{number}", {}) for number in range(2000)]
-    assert drawn == [split_of(f"project{number}", {}) for number in range(2000)]
+    assert [number for number, split in enumerate(drawn[:60]) if split != "train"] == [1, 7, 8, 16, 17, 20, 45, 46, 50]
     assert 0.08 < drawn.count("test") / 2000 < 0.12
     assert 0.03 < drawn.count("validation") / 2000 < 0.07
 

@@ -25,14 +25,17 @@ WRONG = "int f(void) { return undeclared; }\n"
 
 @pytest.fixture
 def build(tmp_path):
-    """A folder to build in, with a cache and a log of its own."""
-    return Build(tmp_path)
+    """A folder to build in, with a cache and a log of its own; no trouble of ours may leave clang's object."""
+    made = Build(tmp_path)
+    yield made
+    assert made.may_warn or not made.warned, made.warned
 
 
 class Build:
     def __init__(self, folder):
         self.folder, self.log, self.cache = folder, folder / "build.log", folder / "cache"
         self.temporary = folder / "temporary"
+        self.may_warn, self.warned = False, []
         self.environment = {
             **os.environ,
             "SECONDPASS_LOG": str(self.log),
@@ -47,7 +50,7 @@ class Build:
     def run(self, *words, driver="cc", **settings):
         command = [BIN / "secondpass", driver, *map(str, words)]
         environment = self.environment | settings
-        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+        return self._heard(command, environment)
 
     def start(self, *words):
         """A command at work on a copy of the codec; what it makes on the way is in `temporary`."""
@@ -60,9 +63,12 @@ class Build:
         )
 
     def shell(self, line):
-        return subprocess.run(
-            ["sh", "-ec", line], cwd=self.folder, env=self.environment, capture_output=True, text=True, check=False
-        )
+        return self._heard(["sh", "-ec", line], self.environment)
+
+    def _heard(self, command, environment):
+        run = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+        self.warned += [line for line in run.stderr.splitlines() if "the object is clang's" in line]
+        return run
 
     def write(self, name, text):
         path = self.folder / name
@@ -491,12 +497,13 @@ def test_warnings_from_the_cache_are_those_of_the_text_as_it_is(build, words, te
         build.write("a.c", text)
         alike(build, *words, "-Oz", "-c", "a.c")
         alike(build, *words, "-Oz", "-c", "a.c")
+        assert build.records()[-1]["cached"]
 
 
+@needs_linker
 def test_warnings_from_the_cache_are_those_of_the_command_as_it_is(build):
     build.write("a.c", SMALL + "int main(void) { return twice(0); }\n")
     assert "-lm" in alike(build, "-Oz", "-c", "a.c", "-lm").stderr
-    needs_linker()
     assert build.run("-Oz", "a.c", "-lm", "-o", "a").stderr == ""
     assert alike(build, "-Oz", "-c", "a.c").stderr == ""
     assert "-MF" in alike(build, "-Oz", "-MF", "x.d", "-c", "a.c").stderr
@@ -573,9 +580,20 @@ def test_dependency_files_are_called_as_clang_calls_them(build, output):
     assert found[0] == found[1] and found[0]
 
 
+def test_objects_of_another_effort_or_other_code_generation_are_kept_apart(build):
+    build.write("a.c", "int f(int *p, int n) { int s = 0; for (int i = 0; i < n; i++) s += p[i] * 3; return s; }\n")
+    for settings in ({}, {"SECONDPASS_EFFORT": "1"}, {"SECONDPASS_CODEGEN": "0"}, {}):
+        assert build.run("-Oz", "-c", "a.c", **settings).returncode == 0
+    records = build.records()
+    assert [it["cached"] for it in records] == [False, False, False, True]
+    assert [it["effort"] for it in records[:3]] == [0, 1, 0]
+    assert records[2]["codegen"] == []
+
+
 @pytest.mark.parametrize("damage", [damaged, no_folder])
 def test_a_cache_that_cannot_be_used_is_one_warning(build, damage):
     damage(build.cache)
+    build.may_warn = True
     build.write("a.c", SMALL)
     run = build.run("-Oz", "-c", "a.c")
     assert run.returncode == 0
@@ -611,6 +629,7 @@ def test_an_object_that_is_broken_in_the_cache_is_made_anew(build):
 
 
 def test_trouble_of_ours_is_one_warning_and_clangs_object(build):
+    build.may_warn = True
     build.write("a.c", SMALL)
     run = build.run("--real-cc", find_clang(), "-Oz", "-c", "a.c", SECONDPASS_LLVM="/no/such/library")
     assert run.returncode == 0
@@ -704,6 +723,7 @@ def test_sizes_of_a_webassembly_object_are_those_of_llvms_tools(build):
 
 @needs_other_clang
 def test_a_clang_of_another_llvm_than_the_library_is_one_warning_that_says_the_mend(build):
+    build.may_warn = True
     build.write("a.c", "int f(const int *p) { return *p; }\n")
     run = build.run("--real-cc", OTHER_CLANG, "-Oz", "-c", "a.c")
     assert run.returncode == 0

@@ -150,7 +150,17 @@ def test_where_code_is_asked_for_it_accepts_answers_with_code_alone(answer: Answ
     assert GRAMMAR.accepts(ids_of(answer.render()), start) == (not left_out)
 
 
-@given(st.lists(st.integers(0, len(TEXTS) - 1), max_size=12))
+@st.composite
+def nearly_answers(draw: st.DrawFn) -> list[int]:
+    """The tokens of an answer with some of them gone, replaced, or others put in."""
+    tokens = ids_of(draw(answers).render())
+    start = draw(st.integers(0, len(tokens)))
+    end = draw(st.integers(start, min(start + 1, len(tokens))))
+    return [*tokens[:start], *draw(st.lists(st.integers(0, len(TEXTS) - 1), max_size=1)), *tokens[end:]]
+
+
+@given(nearly_answers() | st.lists(st.integers(0, len(TEXTS) - 1), max_size=12))
+@settings(max_examples=300)
 def test_it_accepts_nothing_the_parser_cannot_read(tokens: list[int]) -> None:
     for start in (FIRST_ANSWER, SECOND_ANSWER, FIRST_ANSWER.with_code(), SECOND_ANSWER.with_code()):
         if GRAMMAR.accepts(tokens, start):

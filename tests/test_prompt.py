@@ -101,8 +101,17 @@ def test_feedback_is_markers_and_plain_text_by_turns(found):
     assert len(pieces) % 2
 
 
+@st.composite
+def nearly_rendered(draw):
+    """What is written with a piece of it gone, or another one put in."""
+    text = draw(st.one_of(prompts, answers, feedback)).render()
+    start = draw(st.integers(0, len(text)))
+    end = draw(st.integers(start, min(start + 3, len(text))))
+    return text[:start] + draw(st.sampled_from(["", " ", "\n", "1", *PIECES])) + text[end:]
+
+
 @pytest.mark.parametrize("form", [OptimizePrompt, Answer, Feedback])
-@given(text=any_text | scraps)
+@given(text=nearly_rendered() | any_text | scraps)
 def test_any_text_is_either_rendered_back_to_itself_or_malformed(form, text):
     parsed = form.parse(text)
     assert isinstance(parsed, Malformed) or parsed.render() == text.removesuffix(END)

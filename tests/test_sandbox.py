@@ -159,13 +159,15 @@ def test_a_list_that_hangs_is_the_only_one_that_fails():
     with Sandbox(workers=2, timeout=1.5) as sandbox:
         before, bad, after = sandbox.compile(Job(LARGE, (CLEAN, HANG, CLEAN)))
     assert (bad.status, bad.message) == (Status.TIMEOUT, "took longer than 1.5 s")
+    assert before.ok
     assert timeless([before]) == timeless([after])
 
 
 def test_a_list_that_eats_memory_is_the_only_one_that_fails():
-    with Sandbox(workers=2, timeout=60, memory=64 << 20) as sandbox:
+    with Sandbox(workers=2, timeout=60, memory=1 << 20) as sandbox:
         before, bad, after = sandbox.compile(Job(doubling(), (CLEAN, "always-inline", CLEAN)))
     assert (bad.status, bad.message) == (Status.MEMORY, "took more memory than a worker may have")
+    assert before.ok
     assert timeless([before]) == timeless([after])
 
 
