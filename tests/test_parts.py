@@ -379,3 +379,43 @@ def test_levels_put_callees_first_even_behind_circles():
     assert sorted(order) == sorted(calls)
     for caller, callee in (("main", "a"), ("b", "c"), ("z", "c"), ("main", "z")):
         assert order.index(callee) < order.index(caller)
+
+
+def test_a_second_name_of_a_library_function_is_never_called_by_the_first(tmp_path):
+    source = """
+    #include <stddef.h>
+    size_t my_strlen(const char *s) { size_t n = 0; while (*s++) n++; return n; }
+    size_t strlen(const char *) __attribute__((alias("my_strlen")));
+    void puts(const char *s) { (void)s; }
+    extern int printf(const char *, ...);
+    void greet(void) { printf("hello\\n"); }
+    """
+    with Module.parse(unoptimised_text(source)) as module:
+        assert module.keep_own_library()
+        text = module.to_text()
+    assert {'"no-builtin-strlen"', '"no-builtin-puts"'} <= set(re.findall(r'"no-builtin-\w+"', text))
+    assert '"no-builtin-printf"' not in text
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (
+            'int a; extern int b __attribute__((weak, alias("a"))); int f(void) { a = 1; b = 2; return a; }',
+            "weak alias 'b' is used otherwise than by a call",
+        ),
+        (
+            'void g(void) {} void h(void) __attribute__((weak, alias("g"))); int f(void) { return h != g; }',
+            "weak alias 'h' is used otherwise than by a call",
+        ),
+    ],
+)
+def test_weak_second_names_that_are_looked_at_keep_a_module_whole(source, reason):
+    with Module.parse(unoptimised_text(source)) as module, pytest.raises(LLVMError, match=reason):
+        Parts(module)
+
+
+def test_a_function_that_may_be_replaced_may_be_a_second_name_of_another():
+    source = "void real(void); __attribute__((weak)) void hook(void) {} int f(void) { return hook == real; }"
+    with rebuilt(unoptimised_text(source)) as module:
+        assert "icmp eq ptr @hook, @real" in module.to_text()

@@ -21,12 +21,11 @@ from secondpass.prompt import Objective
 _LAST = (
     PassList.of("globalopt", "globaldce", "constmerge"),
     PassList.of("globaldce", "constmerge"),
-    PassList.of("globalopt", "globaldce", "constmerge", "mergefunc"),
     PassList.of("globalopt", "globaldce", "constmerge", "simplifycfg", "instcombine"),
     PassList.of("globalopt", "ipsccp", "simplifycfg", "globaldce", "constmerge"),
 )
-"""Tried on the whole module at last: what is local to it and used no more, equal constants, equal functions, arguments
-that are the same in all calls. The first makes constants of variables that are never written, and a program is the
+"""Tried on the whole module at last: what is local to it and used no more, equal constants, arguments that are the
+same in all calls. The first makes constants of variables that are never written, and a program is the
 better for it at the same size."""
 _RESERVE = 0.1
 """The share of the time for what follows the choice: putting the parts together, the last lists."""

@@ -41,6 +41,9 @@ _WHOLE = 20
 """Lists of answers that are tried on the whole module: each compiles every function, and functions get theirs later."""
 _MODEL, _MODULE = 0.4, 0.55
 """Shares of the time after which no function is asked about any more, and no list tried on the whole module."""
+_MERGES = "mergefunc"
+"""Makes calls of another function of functions that are equal to it: one that may be replaced when it is loaded, or
+looks at its own frame, is not. -Oz does not have it, so whole modules do without."""
 _NO_TIME = "there was no time left"
 """Why the model was not asked about a function."""
 
@@ -380,7 +383,7 @@ def _candidates(module: Module, asked: dict[str, _Asked], coreset: Sequence[Pass
     alone = not module.has_attribute("presplitcoroutine")
     seen: set[PassList] = set()
     for passes, origin in (*_answered(asked), *((it, f"coreset list {at}") for at, it in enumerate(coreset, 1))):
-        if passes in seen:
+        if passes in seen or _MERGES in passes.words:
             continue
         seen.add(passes)
         if alone:

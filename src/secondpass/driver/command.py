@@ -43,7 +43,8 @@ _ALONE = re.compile(
     | -(fsanitize|fprofile|fcs-profile|fplugin|fpass-plugin|fembed-bitcode|fmodule|fxray|finstrument-functions).*
     | -(coverage|[fg]record-(command-line|gcc-switches))
     | -(ftest-coverage|arch|MJ|print-.*|dump.*|fopenmp.*|cc1|cc1as|serialize-diagnostics|Xarch_.*|ccc-print-.*)
-    | -(fmemory-profile|fproc-stat-report).*
+    | -(fmemory-profile|fproc-stat-report|fpseudo-probe|fexperimental-sanitize|fdebug-info-for-profiling|forder-file).*
+    | -(fropi|frwpi|mcmodel=(medium|large))
     | -(fenable-matrix|Wp,-M.*)
     | -(fauto-profile|fprebuilt-module|fstack-usage|fsave-optimization|foptimization-record|fcallgraph-info).*
     | --(?!((start|end)-no-unused-arguments|(sysroot|param|config)(=.*)?
@@ -160,7 +161,7 @@ def read_command(words: Sequence[str], *, cxx: bool = False, force: bool = False
             language = "" if named == "none" else named
         elif option.startswith("-o"):
             output = word[2:] if value is None else value
-        elif option == "-Xclang" and _ACTIONS.fullmatch(value or ""):
+        elif option == "-Xclang" and (_ACTIONS.fullmatch(value or "") or _ALONE.fullmatch(value or "")):
             untouched = untouched or f"-Xclang {value} is asked for"
         elif re.fullmatch(r"-O(\d+|s|z|fast|g)?", option):
             level = option

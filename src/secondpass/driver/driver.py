@@ -409,12 +409,15 @@ def _fit_for(theirs: bytes, *, alone: bool) -> Callable[[bytes], bool]:
     from secondpass.llvm import objects
 
     loaded, written, asked = objects.loaded_size(theirs), objects.written_size(theirs), objects.undefined(theirs)
+    defined = objects.function_sizes(theirs).keys()
     has_memory = not alone or any(map(_MEMORY.fullmatch, asked))
 
     def fits(ours: bytes) -> bool:
         if objects.loaded_size(ours) > loaded or objects.written_size(ours) > written:
             return False
         more = objects.undefined(ours) - asked - _LINKERS
+        if more & defined:
+            return False
         return all(has_memory if _MEMORY.fullmatch(it) else not alone and not it.startswith("__") for it in more)
 
     return fits

@@ -27,7 +27,7 @@ _LISTS = 0.75
 """The share of the time for lists; the rest is for options of code generation."""
 _RUNNERS_UP = 4
 """Modules besides the smallest one that code generation with options is tried on: they may suit it better."""
-_LATEST = ("-Xclang", "-disable-llvm-passes", "-w", "-c")
+_LATEST = ("-Xclang", "-disable-llvm-passes", "-w", "-c", "-fno-crash-diagnostics")
 
 
 @dataclass(frozen=True, slots=True)

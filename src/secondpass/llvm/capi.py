@@ -27,6 +27,7 @@ DEMANGLE = "__cxa_demangle"
 
 # LLVMLinkage, LLVMVisibility (llvm-c/Core.h)
 EXTERNAL, AVAILABLE_EXTERNALLY, LINKONCE_ODR, WEAK, WEAK_ODR, APPENDING, INTERNAL, PRIVATE = 0, 1, 3, 5, 6, 7, 8, 9
+LINKONCE, EXTERNAL_WEAK = 2, 12
 DEFAULT_VISIBILITY, HIDDEN = 0, 1
 # LLVMUnnamedAddr
 GLOBAL_UNNAMED = 2
@@ -101,6 +102,8 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "LLVMGetNextUse": (_P, (_P,)),
     "LLVMGetUser": (_P, (_P,)),
     "LLVMIsACallInst": (_P, (_P,)),
+    "LLVMIsAConstantExpr": (_P, (_P,)),
+    "LLVMIsAInstruction": (_P, (_P,)),
     "LLVMIsAInvokeInst": (_P, (_P,)),
     "LLVMIsAAllocaInst": (_P, (_P,)),
     "LLVMGetAllocatedType": (_P, (_P,)),

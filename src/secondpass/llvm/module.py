@@ -23,6 +23,18 @@ from secondpass.llvm.library import Library, load
 from secondpass.llvm.passes import PassList
 
 _SIZE_ATTRIBUTES = (b"minsize", b"optsize")
+_MADE = frozenset(
+    """bcmp calloc fiprintf fputc fputs fwrite iprintf malloc memccpy memchr memcmp memcpy memmove mempcpy memrchr
+    memset printf putchar puts siprintf snprintf sprintf stpcpy stpncpy strcat strchr strcpy strdup strlcat strlcpy
+    strlen strncat strncmp strncpy strnlen strrchr vsnprintf vsprintf __memcpy_chk __memset_chk __memmove_chk
+    __strcpy_chk __stpcpy_chk __sincospi_stret __sincospif_stret memset_pattern16""".split()
+) | {
+    name + width
+    for name in """cabs cbrt ceil copysign cos cospi exp exp10 exp2 fabs floor fmax fmin hypot ldexp log log10 log2
+        nearbyint pow rint round roundeven sin sinpi sincos sqrt tan tanh trunc""".split()
+    for width in ("", "f", "l")
+}
+"""Functions of the C library that passes put in calls of (llvm/Transforms/Utils/BuildLibCalls.h)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,14 +287,23 @@ class Module:
                 self._api.LLVMAddAttributeAtIndex(function, capi.FUNCTION_INDEX, made)
 
     def keep_own_library(self) -> bool:
-        """Forbid passes to put in calls of library functions that this module defines itself; whether there are any.
+        """Forbid passes to put in calls of library functions that this module has itself; whether there are any.
 
-        A helper of `strlen` that counts characters would become a call of `strlen`, and the two call each other for
-        ever: a loop without an end, of which a pass then makes nothing at all.
+        Its own may be a function, a second name of one, or something else that is called so. A helper of `strlen` that
+        counts characters would become a call of `strlen`, and the two call each other for ever: a loop without an end,
+        of which a pass then makes nothing at all.
         """
         api = self._api
         functions = list(self._defined())
-        own = self._of_library({self._name(function): function for function in functions})
+        every = {self._name(it): it for it in self._values("Function")}
+        bodies = {self._name(it): it for it in functions}
+        aliases = {self._name(it): api.LLVMAliasGetAliasee(it) for it in self._values("GlobalAlias")}
+        second = {name: bodies[self._name(it)] for name, it in aliases.items() if self._name(it) in bodies}
+        # LLVM makes no call of a name that is something else in the module; parts do not see what the name is.
+        strange = _MADE & (every.keys() - self._of_library(every))
+        for kind in ("Global", "GlobalIFunc", "GlobalAlias"):
+            strange |= _MADE & {self._name(it) for it in self._values(kind)}
+        own = self._of_library(bodies) | self._of_library(second) | strange
         for name in sorted(own):
             kind = f"no-builtin-{name}".encode()
             attribute = api.LLVMCreateStringAttribute(self._context.handle, kind, len(kind), b"", 0)
@@ -396,6 +417,7 @@ class Module:
         for ifunc in list(self._values("GlobalIFunc")):
             self._declare(ifunc)
         api.LLVMSetModuleInlineAsm2(self._module, b"", 0)
+        replaced: list[str] = []
         for function in self._defined():
             api.LLVMSetComdat(function, None)
             if self._name(function) in wanted:
@@ -403,6 +425,9 @@ class Module:
                 api.LLVMSetLinkage(function, capi.EXTERNAL)
                 if local:
                     api.LLVMSetVisibility(function, capi.HIDDEN)
+            elif api.LLVMGetLinkage(function) in (capi.WEAK, capi.LINKONCE):
+                replaced.append(self._name(function))
+                api.LLVMSetLinkage(function, capi.AVAILABLE_EXTERNALLY)
             else:
                 api.LLVMSetLinkage(function, capi.AVAILABLE_EXTERNALLY)
         linkages: dict[str, int] = {}
@@ -416,6 +441,9 @@ class Module:
                     linkages[self._name(variable)] = linkage
                     api.LLVMSetLinkage(variable, capi.INTERNAL)
         self._run("globaldce,elim-avail-extern,globaldce,strip-dead-prototypes")
+        for name in replaced:  # another file may have it, even as a second name of something that is here
+            if function := api.LLVMGetNamedFunction(self._module, name.encode("utf-8", "surrogateescape")):
+                api.LLVMSetLinkage(function, capi.EXTERNAL_WEAK)
         for name, linkage in linkages.items():
             variable = api.LLVMGetNamedGlobal(self._module, name.encode("utf-8", "surrogateescape"))
             if not variable:

@@ -62,6 +62,8 @@ _ALIKE = (
 _DEEP_FRAME = 1024
 """Bytes of local variables that LLVM, too, inlines into no recursive function."""
 
+_BODY = re.compile(r"^define [^\n]*?@([-\w.$]+|\"[^\"]*\")\(.*?^}", re.MULTILINE | re.DOTALL)
+"""A function in IR text, with its name."""
 _ALIAS = re.compile(
     r"""^(@(?:[-\w.$]+|"[^"]*"))\ =\ (?:[\w()]+\ )*alias\ (.*),\ ptr\ @([-\w.$]+|"[^"]*")$""", re.MULTILINE | re.VERBOSE
 )
@@ -226,6 +228,30 @@ class _Whole(Module):
             raise LLVMError("it has debug information of several sources: compile without -g, or each source by itself")
         if next(self._values("GlobalIFunc"), None):
             raise LLVMError("it has ifuncs, which need their resolvers beside them")
+        interposed = b"SemanticInterposition"
+        aliases = list(self._values("GlobalAlias"))
+        if aliases and self._api.LLVMGetModuleFlag(self._module, interposed, len(interposed)):
+            raise LLVMError("it has aliases, and any symbol may be replaced when it is loaded")
+        for alias in aliases:
+            if self._api.LLVMGetLinkage(alias) not in _BINDING and any(map(self._looks_at, self._uses(alias))):
+                raise LLVMError(f"its weak alias '{self._name(alias)}' is used otherwise than by a call")
+        labels = self.with_labels()
+        if labels and any(self._api.LLVMGetSection(it) for it in self._defined()):
+            raise LLVMError("it has computed gotos, which change the order of functions, and functions in sections")
+        for body in _BODY.finditer(self.to_text()) if labels else ():
+            if set(re.findall(r"blockaddress\(@([^,]+),", body[0])) - {body[1]}:
+                raise LLVMError("a function has the address of another one's block")
+
+    def _uses(self, value: int) -> Iterator[tuple[int, int]]:
+        return ((user, value) for user in self._users(value))
+
+    def _looks_at(self, use: tuple[int, int]) -> bool:
+        """Whether a use in code is more than a direct call; a table in a variable may hold any address."""
+        user, value = use
+        api = self._api
+        if api.LLVMIsACallInst(user) or api.LLVMIsAInvokeInst(user):
+            return api.LLVMGetCalledValue(user) != value
+        return bool(api.LLVMIsAInstruction(user) or api.LLVMIsAConstantExpr(user))
 
     def with_labels(self) -> set[str]:
         """The functions that have the address of a block taken, as computed goto does."""
