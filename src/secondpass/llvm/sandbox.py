@@ -354,7 +354,7 @@ class Sandbox:
         if not worker.pending:
             return
         progress, index = worker.pending[0]
-        own = progress.job.each is not None and not overdue  # such work sets timers of its own
+        own = progress.job.seconds > 0 and not overdue  # work that may be silent for longer has timers of its own
         outcome = _death(status, said, None if own else self._timeout, overdue=overdue)
         if outcome.status is Status.MEMORY and index not in progress.retried:
             # It may have been what earlier lists left behind: a fresh worker decides.
