@@ -242,6 +242,7 @@ def optimize(
         note = f"no function has a list of its own: {error}"
     if untried or any(it.note == _NO_TIME for it in asked.values()):
         note = f"{note or 'some lists were not tried'}: {seconds:g} s are the longest time"
+    others.sort(key=lambda it: _size(it).by(objective))
     clock.lap("functions")
     return Result(
         input=path,
@@ -256,12 +257,8 @@ def optimize(
         warnings=warnings,
         note=note,
         seconds=clock.laps(),
-        runners_up=tuple(it.bitcode or b"" for it in sorted(others, key=_size_by(objective))[:runners_up]),
+        runners_up=tuple(it.bitcode or b"" for it in others[:runners_up]),
     )
-
-
-def _size_by(objective: Objective) -> Callable[[Outcome], int]:
-    return lambda made: _size(made).by(objective)
 
 
 def _silent(_what: str, _done: int, _total: int) -> None:

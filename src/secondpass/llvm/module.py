@@ -300,10 +300,11 @@ class Module:
         aliases = {self._name(it): api.LLVMAliasGetAliasee(it) for it in self._values("GlobalAlias")}
         second = {name: bodies[self._name(it)] for name, it in aliases.items() if self._name(it) in bodies}
         # LLVM makes no call of a name that is something else in the module; parts do not see what the name is.
-        strange = _MADE & (every.keys() - self._of_library(every))
+        known = self._of_library(every | second)
+        strange = _MADE & (every.keys() - known)
         for kind in ("Global", "GlobalIFunc", "GlobalAlias"):
             strange |= _MADE & {self._name(it) for it in self._values(kind)}
-        own = self._of_library(bodies) | self._of_library(second) | strange
+        own = known & (bodies.keys() | second.keys()) | strange
         for name in sorted(own):
             kind = f"no-builtin-{name}".encode()
             attribute = api.LLVMCreateStringAttribute(self._context.handle, kind, len(kind), b"", 0)

@@ -233,7 +233,8 @@ class _Whole(Module):
         if aliases and self._api.LLVMGetModuleFlag(self._module, interposed, len(interposed)):
             raise LLVMError("it has aliases, and any symbol may be replaced when it is loaded")
         for alias in aliases:
-            if self._api.LLVMGetLinkage(alias) not in _BINDING and any(map(self._looks_at, self._uses(alias))):
+            looked_at = any(self._looks_at(user, alias) for user in self._users(alias))
+            if looked_at and self._api.LLVMGetLinkage(alias) not in _BINDING:
                 raise LLVMError(f"its weak alias '{self._name(alias)}' is used otherwise than by a call")
         labels = self.with_labels()
         if labels and any(self._api.LLVMGetSection(it) for it in self._defined()):
@@ -242,16 +243,10 @@ class _Whole(Module):
             if set(re.findall(r"blockaddress\(@([^,]+),", body[0])) - {body[1]}:
                 raise LLVMError("a function has the address of another one's block")
 
-    def _uses(self, value: int) -> Iterator[tuple[int, int]]:
-        return ((user, value) for user in self._users(value))
-
-    def _looks_at(self, use: tuple[int, int]) -> bool:
+    def _looks_at(self, user: int, value: int) -> bool:
         """Whether a use in code is more than a direct call; a table in a variable may hold any address."""
-        user, value = use
-        api = self._api
-        if api.LLVMIsACallInst(user) or api.LLVMIsAInvokeInst(user):
-            return api.LLVMGetCalledValue(user) != value
-        return bool(api.LLVMIsAInstruction(user) or api.LLVMIsAConstantExpr(user))
+        in_code = self._api.LLVMIsAInstruction(user) or self._api.LLVMIsAConstantExpr(user)
+        return bool(in_code) and not self._is_call(user, value)
 
     def with_labels(self) -> set[str]:
         """The functions that have the address of a block taken, as computed goto does."""
@@ -486,10 +481,16 @@ class _Whole(Module):
 
     def _caller(self, user: int, function: int) -> str:
         """The function in which a user calls another directly; empty where it does something else with it."""
-        api = self._api
-        if not (api.LLVMIsACallInst(user) or api.LLVMIsAInvokeInst(user)) or api.LLVMGetCalledValue(user) != function:
+        if not self._is_call(user, function):
             return ""
-        return self._name(api.LLVMGetBasicBlockParent(api.LLVMGetInstructionParent(user)))
+        return self._name(self._api.LLVMGetBasicBlockParent(self._api.LLVMGetInstructionParent(user)))
+
+    def _is_call(self, user: int, function: int) -> bool:
+        """Whether a user of a function, or of a second name, calls it directly."""
+        api = self._api
+        return bool(api.LLVMIsACallInst(user) or api.LLVMIsAInvokeInst(user)) and (
+            api.LLVMGetCalledValue(user) == function
+        )
 
 
 def levels(callees: Mapping[str, Set[str]]) -> Iterator[tuple[str, ...]]:
