@@ -206,8 +206,9 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--plot", type=Path, metavar="FOLDER", help="write feedback.png and .svg there")
     options = parser.parse_args()
-    labels = read_labels(options.labels, Objective.INSTRUCTIONS)
-    cases = read_cases(Corpus(options.corpus), labels, options.split, options.limit)[options.after :]
+    corpus = Corpus(options.corpus)
+    labels = read_labels(options.labels, Objective.INSTRUCTIONS, corpus)
+    cases = read_cases(corpus, labels, options.split, options.limit)[options.after :]
     warm = options.warm or Manifest.read(options.model).temperature
     asked = {name: way for name, way in ways(warm, options.hot).items() if name in {SAMPLES, *options.ways}}
     most = max(options.answers)

@@ -23,7 +23,7 @@ from secondpass.llvm.passes import PassList
 from secondpass.llvm.sandbox import Sandbox
 from secondpass.prompt import Objective
 from secondpass.tuner.explorer import BY_ADDRESS
-from secondpass.tuner.labels import Label, objective_of, read_labels, write_labels
+from secondpass.tuner.labels import Label, broadcast_of, objective_of, read_labels, true_of, write_labels
 from secondpass.tuner.search import OZ, Found
 
 DRAWS = 5
@@ -39,7 +39,8 @@ def main() -> int:
     options = parser.parse_args()
     objective = objective_of(options.labels)
     labels, corpus = read_labels(options.labels, objective), Corpus(options.corpus)
-    doubtful = {key: it for key, it in labels.items() if key in corpus.entries and any(map(depends, it.found))}
+    known = {key for key, it in labels.items() if key in corpus.entries and true_of(it, corpus.entries[key], objective)}
+    doubtful = {key: labels[key] for key in known if any(map(depends, labels[key].found))}
     order = corpus.in_order_of_shards(doubtful)
     worst: dict[tuple[str, Found], int | None] = {}
     for reproducible, draws in ((True, 1), (False, DRAWS)):
@@ -50,12 +51,13 @@ def main() -> int:
     mended = {key: confirmed(label, worst) for key, label in doubtful.items()}
     changed = [key for key, label in mended.items() if label.best != labels[key].best]
     lost = sum(labels[key].gain - mended[key].gain for key in changed)
-    gain = sum(labels[key].gain for key in labels if key in corpus.entries)
+    gain = sum(labels[key].gain for key in known)
     print(
         f"{len(doubtful):,} labels of the corpus depend on addresses; {len(changed):,} have another best list or value"
     )
     print(f"their gain is {lost:,} {objective} less, of {gain:,} of all labels of the corpus")
-    write_labels(options.out, [mended.get(key, it) for key, it in labels.items()], objective)
+    written = [mended.get(key, it) for key, it in labels.items()]
+    write_labels(options.out, written, objective, broadcast_of(options.labels))
     return 0
 
 
@@ -89,10 +91,11 @@ def compiled(
 def confirmed(label: Label, worst: Mapping[tuple[str, Found], int | None]) -> Label:
     """The label with the values that hold, best first; -Oz where nothing better is left."""
     values = ((it, worst.get((label.hash, it), it.value)) for it in label.found)
-    found = sorted((Found(it.passes, value) for it, value in values if value is not None), key=lambda it: it.value)
+    found = [Found(it.passes, value) for it, value in values if value is not None]
+    found.sort(key=lambda it: (it.value, len(it.passes)))
     if not found or found[0].value > label.oz:
-        found.insert(0, Found(OZ, label.oz))
-    return replace(label, found=tuple(found))
+        found = [Found(OZ, label.oz), *(it for it in found if it.passes != OZ)]
+    return replace(label, found=tuple(found[: len(label.found)]))
 
 
 if __name__ == "__main__":

@@ -586,6 +586,27 @@ def test_a_refused_command_fixes_no_split(copied, sources, capsys):
     assert store.fixed_splits(copied) == before == {"mixed": "train"}
 
 
+def test_a_command_that_is_refused_keeps_what_is_said_of_the_project(copied, sources, capsys):
+    before = (copied / "report.json").read_text()
+    fault(capsys, "files", sources / "sums.c", "--project", "mixed", "--out", copied)
+    assert (copied / "report.json").read_text() == before
+
+
+def test_cpp_functions_of_one_name_are_one_only_where_they_are_alike(tmp_path):
+    """Equal names and counts: functions of one unit alone, and templates of two programs of one project."""
+    text = """
+        namespace app {{ static int scale(int x) {{ return (x {one} 3) {other} x; }} }}
+        template <class T> struct S {{ T get(T x) {{ return x {other} 77; }} }};
+        inline int alike(int x) {{ return x % 1000 / 7; }}
+        int use{name}(int x) {{ return app::scale(x) + S<int>().get(x) + alike(x); }}
+    """
+    for name, one, other in (("a", "*", "^"), ("b", "-", "/")):
+        (tmp_path / f"{name}.cpp").write_text(text.format(name=name, one=one, other=other))
+    assert corpus("files", tmp_path, "--project", "two", "--out", tmp_path / "out") == 0
+    found = [it for it in names(tmp_path / "out") if not it.startswith("_Z4use")]
+    assert found == ["_Z5alikei", *["_ZN1SIiE3getEi"] * 2, *["_ZN3appL5scaleEi"] * 2]
+
+
 def test_a_corpus_of_many_projects_keeps_few_files_open(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "_OPEN_FILES", 3)
     opened = made_up(tmp_path, [record(number, f"p{number}", number) for number in range(12)])
@@ -631,7 +652,7 @@ def start(out, *arguments):
     return subprocess.Popen(hearing_ctrl_c(command), stderr=subprocess.PIPE, text=True, start_new_session=True)
 
 
-@pytest.mark.parametrize("appears", ["units/mixed", "units/mixed/units.json", "functions"])
+@pytest.mark.parametrize("appears", ["units/.mixed.new", "units/mixed/units.json", "functions"])
 def test_a_killed_run_goes_on_to_the_same_functions(made, sources, tmp_path, appears):
     out = tmp_path / "killed"
     process = start(out, "files", sources, "--project", "mixed")
@@ -840,6 +861,46 @@ def test_shards_of_another_version_are_made_again(copied, made, tmp_path, monkey
     (tmp_path / "one.c").write_text("int one(int x) { return x % 7 + 1; }\n")
     assert corpus("files", tmp_path / "one.c", "--project", "new", "--split", "validation", "--out", copied) == 0
     assert {it for it in Corpus(copied).entries.values() if it.project == "mixed"} == set(Corpus(made).entries.values())
+
+
+def of_another_llvm(out, monkeypatch):
+    """Give the project's shard another LLVM's version; its bytes."""
+    with monkeypatch.context() as other:
+        other.setattr(store, "load", lambda: SimpleNamespace(version="19.1.7"))
+        write_shard(shard_path(out, "mixed"), [record(1, "mixed")])
+    return shard_path(out, "mixed").read_bytes()
+
+
+def test_shards_of_another_llvm_stay_and_are_named(copied, sources, tmp_path, monkeypatch, capsys):
+    """Its clang made the units: what this LLVM reads of them, if anything, is not what its own clang would make."""
+    before = of_another_llvm(copied, monkeypatch)
+    (tmp_path / "one.c").write_text("int one(int x) { return x % 7 + 1; }\n")
+    for paths in ((tmp_path / "one.c", "--project", "new"), (sources, "--project", "mixed")):
+        said = fault(capsys, "files", *paths, "--out", copied)
+        assert "mixed.parquet: made with LLVM 19.1.7, not " in said
+        assert "make this project anew with --again, or name another --out" in said
+    assert shard_path(copied, "mixed").read_bytes() == before
+    assert not (copied / "units" / "new").exists()
+
+
+def test_a_project_of_another_llvm_is_made_anew_when_asked(copied, made, sources, monkeypatch):
+    of_another_llvm(copied, monkeypatch)
+    assert corpus("files", sources, "--project", "mixed", "--again", "--out", copied) == 0
+    assert Corpus(copied).entries == Corpus(made).entries
+
+
+def test_a_shard_stays_where_nothing_can_be_had_from_its_units(copied, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as other:
+        other.setattr(store, "NORMAL_FORM_VERSION", 1)
+        write_shard(shard_path(copied, "mixed"), [record(1, "mixed")])
+    before = shard_path(copied, "mixed").read_bytes()
+    for path in (copied / "units" / "mixed").glob("*.bc"):
+        path.write_bytes(b"no bitcode")
+    (tmp_path / "one.c").write_text("int one(int x) { return x % 7 + 1; }\n")
+    fault(capsys, "files", tmp_path / "one.c", "--project", "new", "--out", copied)
+    assert shard_path(copied, "mixed").read_bytes() == before
+    reported = json.loads((copied / "report.json").read_text())["mixed"]
+    assert (reported["failure"], reported["functions"]) == ("", 8)
 
 
 @pytest.mark.parametrize("command", ["stats", "tune"])

@@ -380,6 +380,41 @@ def test_a_failed_package_is_tried_again_and_a_done_one_is_not(archive, tmp_path
     assert archive.calls[-1].split()[-1] == "alpha"
 
 
+def test_what_is_made_anew_in_vain_stays_as_it_was(archive, tmp_path):
+    package = archive.add("alpha")
+    build(tmp_path, "alpha")
+    found = sorted(Corpus(tmp_path / "out").entries)
+    shutil.rmtree(package)
+    assert "no source package of that name" in build(tmp_path, "alpha", again=True)["alpha"].failure
+    assert sorted(Corpus(tmp_path / "out").entries) == found
+    assert build(tmp_path, "alpha")["alpha"].functions == 1
+
+
+def test_functions_stay_while_units_that_are_gone_cannot_be_built(archive, tmp_path):
+    package = archive.add("alpha")
+    build(tmp_path, "alpha")
+    shutil.rmtree(tmp_path / "out" / "units" / "alpha")
+    shutil.rmtree(package)
+    assert build(tmp_path, "alpha")["alpha"].failure
+    assert len(Corpus(tmp_path / "out")) == 1
+
+
+def test_a_package_that_is_refused_fixes_no_split(archive, tmp_path):
+    archive.add("alpha")
+    archive.add("beta", code="int g(int *p) { return *p; }\n")
+    recipe = tmp_path / "recipe.txt"
+    recipe.write_text("alpha 1.0-1 test\n")
+    commands.debian(tmp_path / "out", [], recipe)
+    recipe.write_text("alpha 0.9-1 train\nbeta - validation\n")
+    alpha, beta = commands.debian(tmp_path / "out", [], recipe).reports
+    assert alpha.failure
+    assert not beta.failure
+    assert {it.project: it.split for it in Corpus(tmp_path / "out").entries.values()} == {
+        "alpha": "test",
+        "beta": "validation",
+    }
+
+
 # Builds that hang, and runs that end
 
 
@@ -387,7 +422,7 @@ def test_a_build_that_hangs_is_ended_with_all_its_processes(archive, tmp_path):
     archive.hang("alpha")
     archive.add("beta")
     reports = build(tmp_path, "alpha", "beta", minutes=0.15)
-    assert "alpha: bear took more than 0.15 minutes; see" in reports["alpha"].failure
+    assert "alpha: bear took more than 0.15 minutes, --minutes allows more; see" in reports["alpha"].failure
     assert reports["beta"].failure == ""
     assert gone(archive.pids("alpha"), 0)
 

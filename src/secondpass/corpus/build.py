@@ -25,7 +25,7 @@ from secondpass import parquet
 from secondpass.corpus.disk import check_said, full_disk_is_clear
 from secondpass.corpus.extraction import extract
 from secondpass.corpus.processes import Processes, Stopped, end_marked
-from secondpass.corpus.store import build_index, count_functions, outdated, shard_path, write_shard
+from secondpass.corpus.store import build_index, count_functions, fix_splits, outdated, shard_path, write_shard
 from secondpass.corpus.units import Project
 from secondpass.errors import CorpusError, InputError, SecondpassError
 from secondpass.files import write_json
@@ -46,10 +46,14 @@ class Source:
     Attributes:
         name: of the project.
         make: builds it into `OUT/units/NAME`, or only reads it where that is done.
+        again: it is built even where it is done.
+        split: fixed for it, once it is sure that it is the project of this name.
     """
 
     name: str
     make: Callable[[], Project]
+    again: bool = False
+    split: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,7 @@ def collect(
 ) -> tuple[list[ProjectReport], int]:
     """Make a corpus, or add to one.
 
-    Shards of other projects that are corrupt or outdated are made again from their units.
+    Shards of other projects that are corrupt, or of another normal form, are made again from their units.
 
     Args:
         out: its folder.
@@ -90,22 +94,27 @@ def collect(
         progress: called with what was done last, projects done and in all.
 
     Returns:
-        A report for each source, in their order, and the number of functions in the whole corpus.
+        A report for each source, in their order, then of other projects that could not be mended; and the number of
+        functions in the whole corpus.
 
     Raises:
         InputError: something that concerns all projects, such as a full disk.
-        CorpusError: pyarrow is missing, or a shard is corrupt that no units are there for.
+        CorpusError: pyarrow is missing, or a shard that is not to be made anew is of another LLVM, whose units this one
+            need not read as clang of its own version writes them, or is corrupt and has no units.
         ToolchainError: there is no clang.
     """
     parquet.arrow()
     find_clang(major=load().major)
     old = outdated(out)
-    names = {source.name for source in sources}
-    mended = [Source(name, partial(Project.load, out / "units" / name)) for name in sorted(old - names)]
-    mended = [source for source in mended if (out / "units" / source.name / "units.json").exists()]
+    names, anew = {source.name for source in sources}, {source.name for source in sources if source.again}
+    for name, fault in old.items():
+        if (fault.of_another_llvm and name not in anew) or (name not in names and not _units(out, name).exists()):
+            raise fault.error
+    mended = [Source(name, partial(Project.load, out / "units" / name)) for name in sorted(old.keys() - names)]
     reports: dict[str, ProjectReport] = {}
     earlier = _reports(out)
     waiting = (*sources, *mended)
+    splits = {source.name: source.split for source in sources if source.split}
     ended: SimpleQueue[ProjectReport | BaseException] = SimpleQueue()
 
     def make(source: Source) -> None:
@@ -121,7 +130,10 @@ def collect(
             while len(reports) < len(waiting):
                 report = _next(ended)
                 reports[report.name] = report
-                _keep(out, report)
+                if not report.failure and report.name in splits:
+                    fix_splits(out, {report.name: splits[report.name]})
+                if not report.failure or not shard_path(out, report.name).exists():
+                    _keep(out, report)  # a command that was refused says nothing of what is there
                 if progress is not None:
                     progress(report.name, len(reports), len(waiting))
         except BaseException:
@@ -129,7 +141,8 @@ def collect(
             pool.shutdown(cancel_futures=True)
             raise
     with full_disk_is_clear(out):
-        return [reports[source.name] for source in sources], build_index(out)
+        told = [*sources, *(source for source in mended if reports[source.name].failure)]
+        return [reports[source.name] for source in told], build_index(out)
 
 
 @contextlib.contextmanager
@@ -140,6 +153,7 @@ def _interrupt_enters(ended: SimpleQueue[ProjectReport | BaseException]) -> Gene
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:  # ignored, or a caller's own
         yield
         return
+    ended_before = signal.getsignal(signal.SIGTERM)
 
     def enter(_signal: int, _frame: FrameType | None) -> None:
         ended.put(KeyboardInterrupt())
@@ -154,7 +168,7 @@ def _interrupt_enters(ended: SimpleQueue[ProjectReport | BaseException]) -> Gene
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGTERM, ended_before)
 
 
 def _next(ended: SimpleQueue[ProjectReport | BaseException]) -> ProjectReport:
@@ -174,8 +188,6 @@ def _one(out: Path, source: Source, again: bool, processes: Processes, earlier: 
     started = time.monotonic()
     try:
         shard = shard_path(out, source.name)
-        if not (out / "units" / source.name / "units.json").exists():
-            shard.unlink(missing_ok=True)  # of units that are no more
         with full_disk_is_clear(out):
             project = source.make()
             if again or not shard.exists():
@@ -207,7 +219,9 @@ def _extract_apart(out: Path, name: str, processes: Processes) -> tuple[int, lis
     try:
         done = processes.run(command, seconds=60 * _EXTRACTION_MINUTES, mark=mark)
     except subprocess.TimeoutExpired:
-        raise CorpusError(f"{name}: extraction took more than {_EXTRACTION_MINUTES} minutes") from None
+        raise CorpusError(
+            f"{name}: extraction took more than {_EXTRACTION_MINUTES} minutes; enter its files in several projects"
+        ) from None
     if done.code:
         check_said(out, done.errors)
         last = (done.errors.strip().splitlines() or ["nothing was said"])[-1]
@@ -220,8 +234,14 @@ def _main(out: Path, name: str) -> None:
     folder = out / "units" / name
     with Sandbox(1, _FUNCTION_SECONDS) as sandbox:
         records, problems = extract(Project.load(folder), folder, sandbox)
+    if problems and not records:
+        raise CorpusError(f"{name}: no function can be had from its units: {problems[0]}")
     write_shard(shard_path(out, name), records)
     json.dump({"functions": len(records), "problems": problems}, sys.stdout)
+
+
+def _units(out: Path, name: str) -> Path:
+    return out / "units" / name / "units.json"
 
 
 def _reports(out: Path) -> dict[str, Any]:

@@ -14,10 +14,10 @@ from pathlib import Path
 
 from secondpass.corpus import sources
 from secondpass.corpus.build import ProjectReport, Source, collect
-from secondpass.corpus.debian import Builder, Package, check_machine, check_names, read_recipe
+from secondpass.corpus.debian import Builder, Package, check_machine, check_names, read_recipe, same
 from secondpass.corpus.disk import check_disk, full_disk_is_clear
 from secondpass.corpus.processes import Processes
-from secondpass.corpus.store import fix_splits, shard_path
+from secondpass.corpus.store import shard_path
 from secondpass.corpus.units import Project
 from secondpass.errors import InputError
 from secondpass.files import lock
@@ -74,16 +74,19 @@ def debian(
     check_machine()
     with _locked(out) as out:
         check_disk(out)
-        fix_splits(out, {it.name: it.split for it in packages.values() if it.split})
         processes = Processes()
         builder = Builder(out, processes, minutes=minutes)
-        for name in packages if again else ():
-            _forget(out, name)
-        waiting = [it for it in packages.values() if not _done(out, it.name)]
+        waiting = [it for it in packages.values() if again or not _units(out, it.name).exists()]
         threading.Thread(target=builder.install_dependencies, args=[waiting], daemon=True).start()
-        made = [Source(it.name, partial(builder.build, it)) for it in packages.values()]
+
+        def made(package: Package) -> Project:
+            if again or not _units(out, package.name).exists():
+                return _anew(out, package.name, partial(builder.build, package))
+            return same(Project.load(_units(out, package.name).parent), package)
+
+        found = [Source(it.name, partial(made, it), again, it.split) for it in packages.values()]
         try:
-            reports, functions = collect(out, made, (os.cpu_count() or 1) + 1, processes, progress)
+            reports, functions = collect(out, found, (os.cpu_count() or 1) + 1, processes, progress)
         finally:
             processes.stop()  # what is still being installed is for packages that have failed
     return Collection(out, tuple(reports), functions)
@@ -126,29 +129,15 @@ def _enter(
     if not re.fullmatch(r"[^/\0.][^/\0]*", name):
         raise InputError(f"'{name}' cannot be the name of a project; name it with --project")
     with _locked(out) as out:
-        target = out / "units" / name
         processes = Processes()
 
         def made() -> Project:
-            project = _same(Project.load(target), origin) if _done(out, name) and not named.again else new()
-            if named.split:  # now that it is sure which project has the name
-                fix_splits(out, {name: named.split})
-            return project
+            if named.again or not _units(out, name).exists():
+                return _anew(out, name, lambda aside: replace(make(aside, processes), origin=origin))
+            return _same(Project.load(_units(out, name).parent), origin)
 
-        def new() -> Project:
-            """Made aside where another one has the place until this is complete."""
-            aside = out / "units" / f".{name}.new" if _done(out, name) else target
-            if aside != target:
-                shutil.rmtree(aside, ignore_errors=True)
-            project = replace(make(aside, processes), origin=origin)
-            project.save(aside)
-            if aside != target:
-                shard_path(out, name).unlink(missing_ok=True)
-                _forget(out, name)
-                aside.rename(target)
-            return project
-
-        reports, functions = collect(out, [Source(name, made)], 1, processes, progress)
+        source = Source(name, made, named.again, named.split)
+        reports, functions = collect(out, [source], 1, processes, progress)
     return Collection(out, tuple(reports), functions)
 
 
@@ -170,10 +159,21 @@ def _locked(out: Path) -> Generator[Path, None, None]:
         yield out
 
 
-def _done(out: Path, name: str) -> bool:
-    return (out / "units" / name / "units.json").exists()
+def _units(out: Path, name: str) -> Path:
+    return out / "units" / name / "units.json"
 
 
-def _forget(out: Path, name: str) -> None:
-    (out / "units" / name / "units.json").unlink(missing_ok=True)  # first: without it nothing else counts
-    shutil.rmtree(out / "units" / name, ignore_errors=True)
+def _anew(out: Path, name: str, make: Callable[[Path], Project]) -> Project:
+    """Make a project aside; what has its place is kept until this one is complete."""
+    place, aside = _units(out, name).parent, out / "units" / f".{name}.new"
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        project = make(aside)
+        project.save(aside)
+        _units(out, name).unlink(missing_ok=True)  # first: without it nothing else counts
+        shard_path(out, name).unlink(missing_ok=True)
+        shutil.rmtree(place, ignore_errors=True)
+        aside.rename(place)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    return project

@@ -122,7 +122,7 @@ def check_machine() -> None:
 
 
 class Builder:
-    """Builds packages into `out/units/NAME`, with logs in `out/logs`. Threads share it.
+    """Builds packages, with logs in `out/logs`. Threads share it.
 
     Args:
         out: the corpus's folder.
@@ -154,24 +154,19 @@ class Builder:
             with self._apt, contextlib.suppress(PackageError, InputError, OSError, Stopped):
                 self._install("dependencies", wanted, self._out, log)
 
-    def build(self, package: Package) -> Project:
-        """Fetch, build and compile to bitcode. A package that is done already is only read.
+    def build(self, package: Package, target: Path) -> Project:
+        """Fetch, build and compile to bitcode, into the folder `target`.
 
         Raises:
-            PackageError: it cannot be fetched or built; the message names the log. Or what is done is another version,
-                or no Debian package.
+            PackageError: it cannot be fetched or built; the message names the log.
             InputError: the disk is full.
             Stopped: the run was given up.
         """
-        target = self._out / "units" / package.name
-        if (target / "units.json").exists():
-            return _same(Project.load(target), package)
         check_disk(self._out)
         work = self._out / "sources" / package.name
         log = self._out / "logs" / f"{package.name}.log"
         end_marked(str(work))  # a build of this package that outlived an interrupted run
-        for stale in (work, target):
-            shutil.rmtree(stale, ignore_errors=True)
+        shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         log.unlink(missing_ok=True)
         try:
@@ -187,7 +182,6 @@ class Builder:
         if not project.compiled:
             reason = next((f" ({unit.file}: {unit.error})" for unit in units if unit.error), "")
             raise PackageError(f"{package.name}: none of {len(units)} translation units compiles{reason}; see {log}")
-        project.save(target)
         return project
 
     def _fetch(self, package: Package, work: Path, log: Path) -> tuple[Path, str]:
@@ -251,17 +245,26 @@ class Builder:
                     command, directory=directory, variables=variables, seconds=60 * minutes, mark=mark, log=sink
                 )
             except subprocess.TimeoutExpired:
-                raise PackageError(f"{name}: {command[0]} took more than {minutes:g} minutes; see {log}") from None
+                more = ", --minutes allows more" if command[0] == "bear" else ""
+                raise PackageError(
+                    f"{name}: {command[0]} took more than {minutes:g} minutes{more}; see {log}"
+                ) from None
         if finished.code:
             said = log.read_bytes()[start:].decode(errors="replace")
             check_said(self._out, "\n".join(said.splitlines()[-_TELLING_LINES:]))
             if "E: Unable to find a source package" in said:
                 what = "that version" if "E: Can not find version" in said else "that name"
-                raise UnknownPackage(f"{name}: no source package of {what}: {_complaint(said)}")
+                mend = "apt-cache showsrc lists those there are, apt-get update fetches the list"
+                raise UnknownPackage(f"{name}: no source package of {what}: {_complaint(said)}; {mend}")
             raise PackageError(f"{name}: {command[0]} ended with {finished.code}: {_complaint(said)}; see {log}")
 
 
-def _same(project: Project, package: Package) -> Project:
+def same(project: Project, package: Package) -> Project:
+    """The project that is there already.
+
+    Raises:
+        PackageError: it is another version, or no Debian package.
+    """
     if project.origin or package.version not in (None, project.version):
         there = f"made from {project.origin}" if project.origin else f"of version {project.version}"
         raise PackageError(

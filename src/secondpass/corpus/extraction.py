@@ -1,12 +1,13 @@
 """Every function of a project's translation units on its own: normalised, hashed, measured.
 
 Within a project each near-duplicate group appears once, by the first of its functions in the order of the
-build. C++ compiles an inline function in every unit that includes its header; by the language's rule these
-are one, which is known before anything is extracted.
+build. An inline function is compiled in every unit that includes its header; that it is the same one again is
+seen in the text that LLVM prints for it, before anything is extracted.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -20,8 +21,8 @@ from secondpass.llvm.library import load
 from secondpass.llvm.module import Module
 from secondpass.llvm.sandbox import Sandbox
 
-_INLINE = re.compile(r"_Z(?!L|\w*_GLOBAL__N_)")
-"""Mangled names with external linkage: by the one-definition rule equal names are equal functions."""
+_NUMBERED = re.compile(rb" #\d+|![\w.]+ !\d+|!\d+")
+"""Attributes and metadata, whose numbers are those of the unit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ def extract(project: Project, folder: Path, sandbox: Sandbox) -> tuple[list[Reco
     """
     records: dict[str, Record] = {}
     problems: list[str] = []
-    seen: set[tuple[str, int]] = set()
+    seen: set[bytes] = set()
     for unit in project.compiled:
         try:
             for record in _functions(project, unit, (folder / unit.bitcode).read_bytes(), seen):
@@ -86,17 +87,16 @@ def extract(project: Project, folder: Path, sandbox: Sandbox) -> tuple[list[Reco
     return measured, problems
 
 
-def _functions(project: Project, unit: Unit, bitcode: bytes, seen: set[tuple[str, int]]) -> Iterator[Record]:
+def _functions(project: Project, unit: Unit, bitcode: bytes, seen: set[bytes]) -> Iterator[Record]:
     with Module.parse(bitcode, unit.file) as module:
         if unit.language == "ir":
             module.mark_for_size()
         wanted: list[str] = []
-        for function in module.functions():
-            key = (function.name, function.instructions)
+        for name, text in module.texts():
+            key = hashlib.blake2b(_NUMBERED.sub(b"", text), digest_size=16).digest()
             if key not in seen:
-                wanted.append(function.name)
-                if unit.language == "c++" and _INLINE.match(function.name):
-                    seen.add(key)
+                wanted.append(name)
+                seen.add(key)
         if not wanted:
             return
         with module.extract(*wanted) as part:

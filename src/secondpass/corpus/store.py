@@ -91,16 +91,30 @@ def count_functions(path: Path) -> int:
     return parquet.open_file(path, _MEND).metadata.num_rows
 
 
-def outdated(out: Path) -> set[str]:
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Why a shard cannot be used as it is, and whether that is for having been made with another LLVM."""
+
+    error: CorpusError
+    of_another_llvm: bool = False
+
+
+def outdated(out: Path) -> dict[str, Fault]:
     """The projects whose shards are corrupt, or made with another normal form or LLVM: all of them are read."""
-    found: set[str] = set()
-    for path in (out / "functions").glob("*.parquet"):
+    found: dict[str, Fault] = {}
+    for path in sorted((out / "functions").glob("*.parquet")):
         try:
-            current = parquet.versions(parquet.read(path, _MEND)) == _made_with()
-        except CorpusError:
-            current = False
-        if not current:
-            found.add(path.stem)
+            table = parquet.read(path, _MEND)
+        except CorpusError as error:
+            found[path.stem] = Fault(error)
+            continue
+        made = parquet.versions(table)
+        another = bool(made) and made.get("llvm") != load().version
+        try:
+            mend = "make this project anew with --again, or name another --out" if another else _MEND
+            parquet.require(path, table, _made_with(), mend)
+        except CorpusError as error:
+            found[path.stem] = Fault(error, another)
     return found
 
 

@@ -73,7 +73,7 @@ class Command:
     @property
     def is_probe(self) -> bool:
         """Whether `configure` or CMake tries with it what the compiler can do; its file is gone by now."""
-        return "conftest" in self.file or "CMakeScratch" in f"{self.directory}/{self.file}"
+        return Path(self.file).name.startswith("conftest") or "CMakeScratch" in f"{self.directory}/{self.file}"
 
     @property
     def language(self) -> Language | None:

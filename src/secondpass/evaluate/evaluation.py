@@ -159,7 +159,7 @@ class _Run:
         self._request, self._cache, self._progress = request, cache, progress
         self._manifests = {name: Manifest.read(directory) for name, directory in request.models}
         self._corpus = Corpus(request.corpus)
-        self._labels = read_labels(request.labels, Objective.INSTRUCTIONS)
+        self._labels = read_labels(request.labels, Objective.INSTRUCTIONS, self._corpus)
         self.cases: Sequence[Case] = read_cases(self._corpus, self._labels, request.split, request.limit)
         self._workers = request.workers or len(os.sched_getaffinity(0))
         self._marks = sorted({*(mark for mark in _MARKS if mark <= request.answers), request.answers})

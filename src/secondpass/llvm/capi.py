@@ -60,6 +60,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "LLVMContextSetDiscardValueNames": (None, (_P, _I)),
     "LLVMDisposeModule": (None, (_P,)),
     "LLVMPrintModuleToString": (_P, (_P,)),
+    "LLVMPrintValueToString": (_P, (_P,)),
     "LLVMGetTarget": (_S, (_P,)),
     "LLVMSetTarget": (None, (_P, _S)),
     "LLVMGetDataLayoutStr": (_S, (_P,)),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,6 +24,7 @@ from secondpass.llvm.library import Library, load
 from secondpass.llvm.passes import PassList
 
 _SIZE_ATTRIBUTES = (b"minsize", b"optsize")
+_PREDECESSORS = re.compile(rb"; preds = .*")
 _MADE = frozenset(
     """bcmp calloc fiprintf fputc fputs fwrite iprintf malloc memccpy memchr memcmp memcpy memmove mempcpy memrchr
     memset printf putchar puts siprintf snprintf sprintf stpcpy stpncpy strcat strchr strcpy strdup strlcat strlcpy
@@ -164,6 +166,13 @@ class Module:
     def functions(self) -> tuple[FunctionSize, ...]:
         """The defined functions in order, with their instruction counts."""
         return tuple(FunctionSize(self._name(it), self._function_count(it)) for it in self._defined())
+
+    def texts(self) -> Iterator[tuple[str, bytes]]:
+        """The defined functions in order, each as LLVM prints it."""
+        for function in self._defined():
+            pointer = self._api.LLVMPrintValueToString(function)
+            yield self._name(function), ctypes.string_at(pointer)
+            self._api.LLVMDisposeMessage(pointer)
 
     def has_attribute(self, name: str) -> bool:
         """Whether any defined function carries an attribute, such as `alwaysinline`."""
@@ -353,9 +362,12 @@ class Module:
         return self._api.take_message(self._api.LLVMPrintModuleToString(self._module))
 
     def fingerprint(self) -> bytes:
-        """Eight bytes that two modules share when LLVM prints the same text for them."""
+        """Eight bytes that two modules share when LLVM prints the same text for both, less the comments on predecessors:
+        their order is that of the uses of each block, which passes change that change nothing else.
+        """
         pointer = self._api.LLVMPrintModuleToString(self._module)
-        made = hashlib.blake2b(ctypes.string_at(pointer), digest_size=8).digest()
+        text = _PREDECESSORS.sub(b"", ctypes.string_at(pointer))
+        made = hashlib.blake2b(text, digest_size=8).digest()
         self._api.LLVMDisposeMessage(pointer)
         return made
 

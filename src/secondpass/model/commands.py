@@ -164,7 +164,8 @@ def make_optimize(request: OptimizeRequest, progress: Progress | None = None) ->
     if request.counted < 0:
         raise InputError("--counted must not be negative")
     with being_written(request.out):
-        corpus, labels = Corpus(request.corpus), labels_by_objective(request.labels)
+        corpus = Corpus(request.corpus)
+        labels = labels_by_objective(request.labels, corpus)
         outcomes = {objective_of(path): read_outcomes(path, objective_of(path)) for path in request.outcomes}
         if request.counted and Objective.INSTRUCTIONS not in outcomes:
             raise InputError("--counted needs --outcomes of the objective instructions to draw lists from")
@@ -205,7 +206,8 @@ def make_feedback(request: FeedbackRequest, progress: Progress | None = None) ->
     _check_answers(request.answers)
     with being_written(request.out):
         code = request.form is not Form.FAST
-        corpus, labels = Corpus(request.corpus), read_labels(request.labels, Objective.INSTRUCTIONS)
+        corpus = Corpus(request.corpus)
+        labels = read_labels(request.labels, Objective.INSTRUCTIONS, corpus)
         if request.outcomes is not None:
             labels = widened(labels, read_outcomes(request.outcomes, Objective.INSTRUCTIONS))
         popular = popularity_in_training(corpus, labels)
@@ -245,8 +247,8 @@ _PATHS = ("corpus", "labels", "outcomes", "out", "model", "tokenizer")
 """Options that say nothing on another machine."""
 
 
-def labels_by_objective(paths: Sequence[Path]) -> dict[Objective, dict[str, Label]]:
-    """The labels of several files; each objective once.
+def labels_by_objective(paths: Sequence[Path], corpus: Corpus) -> dict[Objective, dict[str, Label]]:
+    """The labels of several files, as far as they are true of a corpus; each objective once.
 
     Raises:
         InputError: two files are of one objective.
@@ -257,7 +259,7 @@ def labels_by_objective(paths: Sequence[Path]) -> dict[Objective, dict[str, Labe
         objective = objective_of(path)
         if objective in found:
             raise InputError(f"{path}: a second file of labels for the objective {objective}; name one")
-        found[objective] = read_labels(path, objective)
+        found[objective] = read_labels(path, objective, corpus)
     return found
 
 

@@ -13,11 +13,12 @@ from __future__ import annotations
 import os
 import signal
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Self
 
+from secondpass import ir
 from secondpass.errors import LLVMError
 from secondpass.llvm.module import Module
 from secondpass.llvm.passes import PassList, Words
@@ -176,33 +177,46 @@ class Explorer:
         if self._objective is Objective.INSTRUCTIONS:
             return state.instructions
         if state.bytes is None:
-            self._arm()
+            module = self._module_of(state)
             try:
-                state.bytes = self._module_of(state).native_size
+                with self._limit():
+                    state.bytes = module.native_size
             except LLVMError:
                 state.bytes = -1
         return state.bytes if state.bytes >= 0 else None
 
-    def confirm(self, words: Sequence[str]) -> int | None:
+    def confirm(self, words: Sequence[str], seen: set[str] | None = None) -> int | None:
         """The value of a list compiled in one piece, as everybody else will; None where it fails.
 
         Of a list whose result depends on addresses it is the worst of several, each with others: a search keeps what is
         best, and would keep the luckiest.
+
+        Args:
+            words: the list.
+            seen: digests of the normalised code that other lists leave. A list that leaves the same code as one of them
+                fails; that of another one is added.
         """
         values: list[int] = []
+        effect = ""
         with ExitStack() as taken:
             for _ in range(_DRAWS if BY_ADDRESS & set(words) else 1):
                 _announce(words)
-                self._arm()
                 module = taken.enter_context(self._module.clone())
                 try:
-                    module.run(PassList.of(*words))
-                    module.verify()
-                    values.append(
-                        module.instruction_count if self._objective is Objective.INSTRUCTIONS else module.native_size
-                    )
+                    with self._limit():
+                        module.run(PassList.of(*words))
+                        module.verify()
+                    if seen is not None and not effect:
+                        effect = ir.digest(ir.normalise(module.to_text()))
+                        if effect in seen:
+                            return None
+                    with self._limit():
+                        counts = self._objective is Objective.INSTRUCTIONS
+                        values.append(module.instruction_count if counts else module.native_size)
                 except LLVMError:
                     return None
+        if seen is not None:
+            seen.add(effect)
         return max(values)
 
     def useful(self, words: Sequence[str]) -> Words:
@@ -217,10 +231,10 @@ class Explorer:
 
     def _step(self, state: State, word: str) -> State:
         module = self._module_of(state).clone()
-        self._arm()
         self.steps += 1
         try:
-            module.run(pipeline_of(word))
+            with self._limit():
+                module.run(pipeline_of(word))
         except LLVMError:
             module.close()
             raise
@@ -247,8 +261,8 @@ class Explorer:
         assert state.source is not None
         source, word = state.source
         module = self._module_of(source).clone()
-        self._arm()
-        module.run(pipeline_of(word))
+        with self._limit():
+            module.run(pipeline_of(word))
         self.steps += 1
         self._hold(state, module)
         return module
@@ -261,6 +275,14 @@ class Explorer:
             self._held -= oldest.instructions + 20
             dropped.close()
 
-    def _arm(self) -> None:
-        if self._seconds:
-            signal.setitimer(signal.ITIMER_REAL, self._seconds)
+    @contextmanager
+    def _limit(self) -> Generator[None]:
+        """What runs longer ends the process: LLVM cannot be interrupted."""
+        if not self._seconds:
+            yield
+            return
+        signal.setitimer(signal.ITIMER_REAL, self._seconds)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from secondpass import parquet
+from secondpass.corpus.store import Corpus, Entry
 from secondpass.errors import CorpusError
 from secondpass.files import lock, write_json
 from secondpass.ir import NORMAL_FORM_VERSION
@@ -79,8 +80,13 @@ def objective_of(path: Path) -> Objective:
     return Objective(made["objective"])
 
 
-def read_labels(path: Path, objective: Objective) -> dict[str, Label]:
+def read_labels(path: Path, objective: Objective, corpus: Corpus | None = None) -> dict[str, Label]:
     """The labels of a file, by hash.
+
+    Args:
+        path: the file.
+        objective: what they are for.
+        corpus: leaves out what is not `true_of` its function there.
 
     Raises:
         CorpusError: it cannot be read, or was made for another objective, LLVM, vocabulary or normal form.
@@ -96,8 +102,26 @@ def read_labels(path: Path, objective: Objective) -> dict[str, Label]:
     labels: dict[str, Label] = {}
     for key, oz, best, passes, others, compiles, broadcasts in zip(*(table[name].to_pylist() for name in names)):
         next_best = (Found(tuple(it["passes"].split()), it["value"]) for it in others)
-        labels[key] = Label(key, oz, (Found(tuple(passes.split()), best), *next_best), compiles, broadcasts)
+        label = Label(key, oz, (Found(tuple(passes.split()), best), *next_best), compiles, broadcasts)
+        if corpus is None or key not in corpus.entries or true_of(label, corpus.entries[key], objective):
+            labels[key] = label
     return labels
+
+
+def true_of(label: Label, entry: Entry, objective: Objective) -> bool:
+    """Whether a label was made of this function, not of another one with the same text: what is in a constant and what
+    is known of a callee are no part of the text, and tell by what -Oz makes of the function.
+    """
+    return label.oz == (entry.oz if objective is Objective.INSTRUCTIONS else entry.oz_bytes)
+
+
+def broadcast_of(path: Path) -> str:
+    """What a label file says of its broadcasts: see `LabelStore.broadcast`.
+
+    Raises:
+        CorpusError: it cannot be read.
+    """
+    return parquet.versions(parquet.open_file(path, "delete it or name another")).get(_BROADCAST, "")
 
 
 def write_labels(path: Path, labels: Iterable[Label], objective: Objective, broadcast: str = "") -> None:
@@ -137,14 +161,14 @@ class LabelStore:
     """
 
     def __init__(self, path: Path, objective: Objective) -> None:
+        path = path.resolve()  # of a link and its target one tuner keeps another out
         self._path, self._objective = path, objective
         self._parts = path.with_name(path.name + ".parts")
         busy = f"{path}: another tuner is writing these labels; wait for it or name another --out"
         self._lock = lock(self._parts / "lock", busy)
         self.labels: dict[str, Label] = read_labels(path, objective) if path.exists() else {}
         """All of them, by hash."""
-        made = parquet.versions(parquet.open_file(path, "")) if path.exists() else {}
-        self.broadcast: str = made.get(_BROADCAST, "")
+        self.broadcast = broadcast_of(path) if path.exists() else ""
         """What says of which functions the winners have been tried on all; empty where that is not known."""
         self._numbers = sorted(int(part.stem) for part in self._parts.glob("*.parquet"))
         for number in self._numbers:

@@ -14,7 +14,7 @@ import math
 import random
 import time
 from bisect import insort
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from secondpass.errors import LLVMError
@@ -207,13 +207,20 @@ class Search:
         """Values with their shortest lists, best first, one for each state."""
         return iter(sorted(((self.value(state), words) for state, words in self.lists.items()), key=_rank))
 
-    def confirmed(self, lists: Sequence[Words], most: int) -> list[Found]:
-        """The first lists of a sequence whose value holds when compiled in one piece."""
+    def confirmed(self, lists: Iterable[Words], most: int, *, distinct: bool = False) -> list[Found]:
+        """The first lists of a sequence that can be compiled in one piece, with their values then.
+
+        Args:
+            lists: the sequence.
+            most: lists wanted.
+            distinct: only those that leave other code than the ones before.
+        """
         found: list[Found] = []
+        seen = set[str]() if distinct else None
         for words in lists:
             if len(found) == most:
                 break
-            value = None if words in self._banned else self._explorer.confirm(words)
+            value = None if words in self._banned else self._explorer.confirm(words, seen)
             if value is not None:
                 found.append(Found(words, value))
         return found

@@ -9,6 +9,7 @@ searches the new ones, and then tries the winners of all on all.
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +22,7 @@ from secondpass.llvm.passes import Words
 from secondpass.progress import Progress
 from secondpass.tuner.coreset import shipped
 from secondpass.tuner.knowledge import Knowledge
-from secondpass.tuner.labels import Label, LabelStore
+from secondpass.tuner.labels import Label, LabelStore, true_of
 from secondpass.tuner.work import BroadcastUnit, Item, Searched, SearchUnit, Settings, outcomes
 
 _FIRST_ROUND, _LARGEST_ROUND = 256, 8_192
@@ -82,7 +83,8 @@ def tune(
     Args:
         corpus: where their code is.
         keys: the functions' hashes.
-        store: gets the labels; what it has already is not searched again.
+        store: gets the labels; what it has already is not searched again, unless it was made of another function of
+            the same text (`true_of`).
         settings: for every function; its knowledge is what the first round starts from, the shipped one
             when empty.
         runner: does the work.
@@ -91,12 +93,13 @@ def tune(
     keys = sorted(keys)
     settings = settings if settings.knowledge.lists else replace(settings, knowledge=shipped(settings.objective))
     run = _Run(corpus, store, settings, runner, progress or (lambda what, done, total: None))
-    before = sum(key in store.labels for key in keys)
+    before = sum(map(run.is_labelled, keys))
     for number, (start, end) in enumerate(rounds(len(keys))):
         run.search(f"round {number + 1}: searching", keys[start:end], keys[:start])
-    run.broadcast(keys)
+    labelled = [key for key in keys if run.is_labelled(key)]
+    run.broadcast(labelled)
     store.merge()
-    labels = [store.labels[key] for key in keys if key in store.labels]
+    labels = [store.labels[key] for key in labelled]
     return Report(
         len(labels),
         before,
@@ -142,10 +145,14 @@ class _Run:
         self._runner, self._progress = runner, progress
         self.failed: dict[str, str] = {}
 
+    def is_labelled(self, key: str) -> bool:
+        """Whether a function has a label of its own."""
+        label = self._store.labels.get(key)
+        return label is not None and true_of(label, self._corpus.entries[key], self._settings.objective)
+
     def search(self, what: str, keys: Sequence[str], earlier: Sequence[str]) -> None:
         """Search a round's functions with what the earlier rounds' taught."""
-        labels = self._store.labels
-        waiting = [key for key in keys if key not in labels]
+        waiting = [key for key in keys if not self.is_labelled(key)]
         if not waiting:
             return
         settings = replace(self._settings, knowledge=self._learned(earlier))
@@ -158,9 +165,8 @@ class _Run:
         self._work(what, {key: Item(key) for key in waiting}, SearchUnit(settings), enter, done)
 
     def broadcast(self, keys: Sequence[str]) -> None:
-        """Try the winners of all functions on each, again until nothing moves."""
+        """Try the winners of all labelled functions on each, again until nothing moves."""
         store = self._store
-        keys = [key for key in keys if key in store.labels]
         before = self._rounds_before(keys)
         if before is None:
             return
@@ -217,7 +223,7 @@ class _Run:
         done: int,
     ) -> None:
         """Do a unit of work on functions; `enter` gets what each gave, or None where it was given up."""
-        total, flushed = done + len(items), time.monotonic()
+        total, flushed = done + len(items), -math.inf  # the first at once: whoever looks sees that it works
         ordered = {key: items[key] for key in self._corpus.in_order_of_shards(items)}
         for key, outcome in outcomes(ordered, self._corpus.bitcode, unit, self._runner.run):
             searched = isinstance(outcome, Searched)

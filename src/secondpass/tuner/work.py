@@ -1,7 +1,8 @@
 """The tuner's units of work: what a worker does with one function. Plain values in, plain values out.
 
 Both units are functions of their arguments alone, whatever machine runs them and in whatever order, so
-a run that was interrupted ends as one that was not.
+a run that was interrupted ends as one that was not. But for their limits of time: a search that reaches one,
+which the largest functions do, has tried as many lists as the machine was fast.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from secondpass.errors import LLVMError
 from secondpass.llvm.jobs import Job, Outcome, Status, Work
@@ -25,6 +27,8 @@ from secondpass.tuner.search import OZ, Budget, Found, Search
 
 _MOST_DEATHS = 12
 """Workers that may die on one function before it is given up."""
+_CONSIDERED = 3
+"""States whose lists are compiled in one piece, for each list that is wanted: some of them leave the same code."""
 _LONGEST = 600.0
 """Seconds in which a unit of work need not say anything: it has limits of its own, for each pass and for itself."""
 
@@ -91,7 +95,7 @@ class Searched(Outcome):
     Attributes:
         oz: the value of -Oz.
         found: the best list, then the next best, distinct in effect.
-        compiles: lists whose value was found out.
+        compiles: lists whose value was found out; that what is reported is compiled once more does not count.
         trace: compiles, seconds and value whenever the best fell, where asked for.
     """
 
@@ -155,7 +159,8 @@ class BroadcastUnit:
                 if before is not None and search.best is not None and search.value(search.best) >= before:
                     return Searched(Status.OK, found=item.best, compiles=search.compiles - known)
                 search.try_list(OZ)
-                return _result(explorer, search, settings.budget, [], started, known=item.best)
+                result = _result(explorer, search, settings.budget, [], started, known=item.best)
+                return replace(result, compiles=result.compiles - known) if isinstance(result, Searched) else result
         except LLVMError as error:
             return Outcome(Status.INVALID, str(error))
 
@@ -222,14 +227,8 @@ def _result(
         return Outcome(Status.BROKEN, "-Oz fails on it")
     others, best = budget.others, search.lists[search.best]
     best = search.minimise(best, 2 * budget.seconds) if budget.minimise else explorer.useful(best) or best
-    lists = [best]
-    for _, words in search.ranked():
-        if len(lists) >= others + 3:
-            break
-        shorter = explorer.useful(words) or words
-        if shorter not in lists and explorer.known(shorter) is not explorer.known(best):
-            lists.append(shorter)
-    found = search.confirmed(lists, others + 1)
+    ranked = (explorer.useful(words) or words for _, words in islice(search.ranked(), _CONSIDERED * (others + 1)))
+    found = search.confirmed(dict.fromkeys((best, *ranked)), others + 1, distinct=True)
     found += [it for it in known[:1] if it.passes not in {other.passes for other in found}]
     found.sort(key=lambda it: (it.value, len(it.passes)))
     if not found or found[0].value > oz:
