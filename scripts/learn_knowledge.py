@@ -21,7 +21,8 @@ from collections import Counter
 from pathlib import Path
 
 from secondpass.corpus.store import Corpus
-from secondpass.errors import run_script
+from secondpass.errors import CorpusError, run_script
+from secondpass.files import write_whole
 from secondpass.llvm.jobs import Job
 from secondpass.llvm.passes import PassList, Words
 from secondpass.llvm.sandbox import Sandbox
@@ -48,10 +49,13 @@ def main() -> int:
     parser.add_argument("--functions", type=int, default=1_500, help="functions the candidates are tried on")
     parser.add_argument("--keep-coreset", action="store_true", help="learn the winners alone; nothing is tried")
     options = parser.parse_args()
-    corpus, labels = Corpus(options.corpus), read_labels(options.labels, options.objective)
+    corpus = Corpus(options.corpus)
+    labels = read_labels(options.labels, options.objective, corpus)
     train = [labels[it.hash] for it in corpus.select("train") if it.hash in labels]
     winners = weighted_winners(train)
     print(f"{len(train):,} training functions, {len(winners):,} lists that beat -Oz")
+    if not winners:
+        raise CorpusError(f"{options.labels}: no list there beats -Oz on a training function of {options.corpus}")
     if options.keep_coreset:
         lists = shipped(options.objective).lists
     else:
@@ -61,7 +65,7 @@ def main() -> int:
         "coreset": [" ".join(words) for words in lists],
         "winners": {" ".join(words): weight for words, weight in winners.most_common(KEPT_WINNERS)},
     }
-    (TARGET / f"{options.objective}.json").write_text(json.dumps(knowledge, indent=0) + "\n")
+    write_whole(TARGET / f"{options.objective}.json", f"{json.dumps(knowledge, indent=0)}\n".encode())
     return 0
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from secondpass.corpus.store import Corpus
-from secondpass.errors import run_script
+from secondpass.errors import CorpusError, run_script
 from secondpass.prompt import Objective
 from secondpass.tuner import portfolio
 from secondpass.tuner.outcomes import read_outcomes
@@ -33,6 +33,8 @@ def main() -> int:
     options = parser.parse_args()
     outcomes = read_outcomes(options.outcomes, options.objective)
     keys = [it.hash for it in Corpus(options.corpus).select("train") if it.hash in outcomes.values]
+    if not any((outcomes.values[key] > 0).any() for key in keys):
+        raise CorpusError(f"{options.outcomes}: says nothing of the training functions of {options.corpus}")
     values = np.array([outcomes.values[key] for key in keys])
     found = portfolio.sampled(
         outcomes.lists, [outcomes.oz[key] for key in keys], values, options.functions, options.seed

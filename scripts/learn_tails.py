@@ -25,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from secondpass.corpus.store import Corpus
-from secondpass.errors import LLVMError, run_script
+from secondpass.errors import CorpusError, LLVMError, run_script
+from secondpass.files import write_whole
 from secondpass.llvm.jobs import Job, Outcome, Status
 from secondpass.llvm.passes import Words
 from secondpass.llvm.sandbox import Sandbox
@@ -143,6 +144,8 @@ def main() -> int:
     options = parser.parse_args()
     corpus = Corpus(options.corpus)
     keys = [it.hash for it in corpus.select("train", largest=LARGEST) if it.source >= SMALLEST]
+    if not keys:
+        raise CorpusError(f"{options.corpus}: no training function of {SMALLEST} to {LARGEST} instructions there")
     keys = corpus.in_order_of_shards(random.Random(options.seed).sample(keys, min(options.functions, len(keys))))
     modules = [corpus.bitcode(key) for key in keys]
     lists = tuple(it.words for it in coreset(options.objective, options.lists))
@@ -153,7 +156,7 @@ def main() -> int:
         found = Tails(first_tail(modules, options.objective, lists, options.longest), before.others)
     every: dict[str, Any] = json.loads(TARGET.read_text())
     every[options.objective] = {"first": " ".join(found.first), "others": [" ".join(it) for it in found.others]}
-    TARGET.write_text(json.dumps(every, indent=1) + "\n")
+    write_whole(TARGET, f"{json.dumps(every, indent=1)}\n".encode())
     return 0
 
 
@@ -163,6 +166,8 @@ def first_tail(modules: Sequence[bytes], objective: Objective, lists: tuple[Word
     while len(tail) < longest:
         found = list(continued(modules, Continue(objective, lists, tail), 60))
         before, after = gains(found)
+        if not before.all():
+            raise CorpusError("no list of the coreset gains anything on these functions: take more of them")
         more = ((after - before[:, None]) / before[:, None]).sum(axis=0)
         best = int(more.argmax())
         print(f"{len(tail)} passes: {' '.join(f'{it:.2%}' for it in before)} of {len(found)} functions;", end=" ")

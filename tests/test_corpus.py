@@ -740,6 +740,43 @@ def test_a_lost_module_costs_itself_alone(copied):
     assert any(line.startswith("sums.c: ") for line in report.problems)
 
 
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"file": "\ud800.c", "arguments": ["cc"]}, "entry 0 is not a compiler command with "),
+        ({"file": "a.c", "directory": "\ud800", "arguments": ["cc"]}, "entry 0 is not a compiler command with "),
+        ({"file": "a.c", "arguments": ["cc", "@rsp"]}, "entry 0: @rsp: the response file is no text: it holds a zero"),
+    ],
+)
+def test_what_no_file_can_be_called_is_named_with_its_entry(tmp_path, capsys, entry, said):
+    (tmp_path / "rsp").write_bytes(b"-DX \0")
+    database = tmp_path / "compile_commands.json"
+    database.write_text(json.dumps([entry]))
+    assert f"{database}: {said}" in fault(capsys, "compdb", database, "--project", "p", "--out", tmp_path / "out")
+
+
+def test_a_folder_whose_name_is_no_utf_8_needs_a_project_named(tmp_path):
+    folder = Path(os.fsdecode(os.fsencode(tmp_path) + b"/d\xfcr"))
+    folder.mkdir()
+    (folder / "one.c").write_text("int one(int x) { return x % 7 + 1; }\n")
+    command = [SECONDPASS, "corpus", "files", folder, "--out", tmp_path / "out"]
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert (run.returncode, run.stderr.count("\n")) == (2, 1)
+    assert "cannot be the name of a project; name it with --project" in run.stderr
+    assert corpus("files", folder, "--project", "named", "--out", tmp_path / "out") == 0
+    assert names(tmp_path / "out") == ["one"]
+
+
+def test_a_corpus_reached_by_a_link_does_not_feed_on_itself(tmp_path):
+    real, link = tmp_path / "real", tmp_path / "link"
+    real.mkdir()
+    link.symlink_to(real)
+    (real / "one.c").write_text("int one(int x) { return x % 7 + 1; }\n")
+    for project in ("a", "b"):
+        assert corpus("files", real, "--project", project, "--split", "train", "--out", link / "out") == 0
+        assert len(Project.load(real / "out" / "units" / project).units) == 1
+
+
 def test_units_that_cannot_be_read_are_named(copied, sources, capsys):
     (copied / "units" / "mixed" / "units.json").write_text('{"name": ')
     assert corpus("files", sources, "--project", "mixed", "--out", copied) == 1

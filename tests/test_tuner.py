@@ -5,13 +5,14 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from compiling import CODEC, PROGRAM, SECONDPASS, unoptimised
+from compiling import CODEC, PROGRAM, ROOT, SECONDPASS, unoptimised
 
 from secondpass import ir
 from secondpass.errors import CorpusError, InputError, LLVMError
@@ -668,8 +669,8 @@ def test_functions_that_nothing_survives_are_given_up_with_the_reason(corpus, tm
     ("options", "said"),
     [
         (("--budget", 0), "--budget must be positive"),
-        (("--split", "test"), "no function there is of the kind asked for"),
-        (("--largest", 0), "no function there is of the kind asked for"),
+        (("--split", "test", "--split", "validation"), "holds no function of the split test or validation; ask for"),
+        (("--largest", 0), "holds no function of at most 0 instructions; ask for others"),
     ],
 )
 def test_a_run_that_makes_no_sense_is_refused(corpus, tmp_path, options, said):
@@ -678,6 +679,67 @@ def test_a_run_that_makes_no_sense_is_refused(corpus, tmp_path, options, said):
     assert run.returncode == 2
     assert said in run.stderr
     assert not out.exists()
+
+
+@pytest.fixture
+def held_out(tmp_path):
+    """A corpus without a training function."""
+    (tmp_path / "one.c").write_text("int one(int x) { return x % 7 + 1; }\n")
+    files = [SECONDPASS, "corpus", "files", tmp_path / "one.c", "--split", "test", "--out", tmp_path / "held-out"]
+    subprocess.run(files, check=True, capture_output=True)
+    return tmp_path / "held-out"
+
+
+@pytest.mark.parametrize(
+    ("script", "said"),
+    [
+        ("learn_knowledge", "no list there beats -Oz on a training function"),
+        ("learn_tails", "no training function of 15 to 400 instructions there"),
+        ("learn_portfolio", "says nothing of the training functions"),
+    ],
+)
+def test_nothing_is_learnt_from_no_training_functions(held_out, uninterrupted, tmp_path, script, said):
+    """What ships stays."""
+    labels, outcomes = tmp_path / "labels.parquet", ROOT / "data" / "outcomes-instructions.parquet"
+    labels_module.write_labels(labels, uninterrupted[0].values(), Objective.INSTRUCTIONS)
+    given = {"learn_knowledge": ("--labels", labels), "learn_portfolio": ("--outcomes", outcomes), "learn_tails": ()}
+    shipped_files = sorted((ROOT / "src/secondpass/tuner/knowledge_data").iterdir())
+    before = [path.read_bytes() for path in shipped_files]
+    learn = [sys.executable, ROOT / "scripts" / f"{script}.py", "--corpus", held_out, *given[script]]
+    run = subprocess.run(learn, capture_output=True, text=True)
+    assert run.returncode == 2
+    assert said in run.stderr.splitlines()[-1]
+    assert [path.read_bytes() for path in shipped_files] == before
+
+
+def test_confirmed_labels_are_those_that_hold_and_remember_their_broadcasts(corpus, uninterrupted, tmp_path):
+    labels, out = tmp_path / "labels.parquet", tmp_path / "confirmed.parquet"
+    given, sink = dict(uninterrupted[0]), ("gvn-sink", "sroa")
+    lucky = max(given.values(), key=lambda label: label.oz)
+    given[lucky.hash] = replace(lucky, found=(Found(sink, 1), *lucky.found))
+    labels_module.write_labels(labels, given.values(), Objective.INSTRUCTIONS, "once")
+    confirm = [sys.executable, ROOT / "scripts" / "confirm_labels.py", corpus, labels, "--out", out]
+    run = subprocess.run(confirm, capture_output=True, text=True, check=True)
+    assert "1 have another best list or value" in run.stdout
+    confirmed = labels_module.read_labels(out, Objective.INSTRUCTIONS)
+    assert {key: it.best for key, it in confirmed.items()} == {key: it.best for key, it in uninterrupted[0].items()}
+    assert next(it.value for it in confirmed[lucky.hash].found if it.passes == sink) > lucky.best.value
+    assert labels_module.broadcast_of(out) == "once"
+
+
+def test_a_full_disk_is_named_with_the_mend(corpus, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", disk]).returncode:
+        pytest.skip("needs the right to mount a file system")
+    try:
+        (disk / "fill").write_bytes(bytes(8192))
+        run = subprocess.run(command(corpus, disk / "labels.parquet"), capture_output=True, text=True)
+    finally:
+        subprocess.run(["umount", "--lazy", disk], check=True)
+    assert run.returncode == 2
+    assert run.stderr.startswith(f"secondpass: {disk}/labels.parquet: cannot be written: No space left on device")
+    assert "make room and go on with --resume" in run.stderr
 
 
 def test_labels_that_are_there_are_not_overwritten_unasked(corpus, tmp_path):

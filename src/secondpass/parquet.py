@@ -59,8 +59,10 @@ def write(
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and not error.filename:  # Arrow's do not say which file
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from error
         raise
 
 

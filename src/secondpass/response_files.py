@@ -31,7 +31,7 @@ def expanded(words: Sequence[str], directory: Path, depth: int = 0) -> Iterator[
             except OSError as error:
                 raise InputError(f"{word}: the response file cannot be read: {error}") from error
             if b"\0" in data:
-                raise InputError(f"{word}: the response file cannot be read: it is no text")
+                raise InputError(f"{word}: the response file is no text: it holds a zero byte; name another file")
             held = list(split(os.fsdecode(data)))  # names of files among it can be any bytes
             yield from expanded(held, directory, depth + 1)
         else:

@@ -126,7 +126,7 @@ def _enter(
     make: Callable[[Path, Processes], Project],
     progress: Progress | None,
 ) -> Collection:
-    if not re.fullmatch(r"[^/\0.][^/\0]*", name):
+    if not re.fullmatch(r"[^/\0.\ud800-\udfff][^/\0\ud800-\udfff]*", name):  # surrogates: it is no UTF-8
         raise InputError(f"'{name}' cannot be the name of a project; name it with --project")
     with _locked(out) as out:
         processes = Processes()

@@ -120,7 +120,7 @@ def _end(process: subprocess.Popen[str], mark: str | None) -> None:
 
 def end_marked(mark: str) -> None:
     """Kill every process whose environment carries the mark, and those they start meanwhile."""
-    wanted = f"{_MARK}={mark}".encode()
+    wanted = os.fsencode(f"{_MARK}={mark}")
     end = time.monotonic() + _SECONDS_TO_END
     while time.monotonic() < end:
         found = [pid for pid in _processes() if _carries(pid, wanted)]

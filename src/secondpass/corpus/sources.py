@@ -53,7 +53,12 @@ def _command(path: Path, number: int, entry: Any) -> Command:
             raise ValueError("its arguments are not a list of words")
         directory = (path.parent / entry.get("directory", ".")).absolute()
         arguments = tuple(expanded([str(it) for it in cast("list[Any]", words)], directory))
-        return Command(directory, str(entry["file"]), arguments)
+        command = Command(directory, str(entry["file"]), arguments)
+        for text in (str(command.path), *arguments):
+            os.fsencode(text)  # what JSON can say and no file can be called
+        return command
+    except InputError as error:
+        raise InputError(f"{path}: entry {number}: {error}") from error
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         why = f"{error} is missing" if isinstance(error, KeyError) else str(error)
         raise InputError(
@@ -95,9 +100,9 @@ def _files_of(path: Path, target: Path) -> list[Path]:
     """A file itself, a folder's files; not the corpus's own."""
     known = _SOURCE_SUFFIXES + _IR_SUFFIXES
     if path.is_dir():
-        corpus = target.parents[1]
+        corpus = target.parents[1].resolve()
         found = sorted(it.absolute() for it in path.rglob("*") if it.suffix in known and it.is_file())
-        return [it for it in found if corpus not in it.parents]
+        return [it for it in found if corpus not in it.resolve().parents]
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     if path.suffix not in known:

@@ -362,7 +362,7 @@ class Module:
         return self._api.take_message(self._api.LLVMPrintModuleToString(self._module))
 
     def fingerprint(self) -> bytes:
-        """Eight bytes that two modules share when LLVM prints the same text for both, less the comments on predecessors:
+        """Eight bytes that two modules share when LLVM prints the same text for them, predecessors left out:
         their order is that of the uses of each block, which passes change that change nothing else.
         """
         pointer = self._api.LLVMPrintModuleToString(self._module)

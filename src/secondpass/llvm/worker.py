@@ -38,7 +38,8 @@ HEADER = struct.Struct("<I")
 REQUEST = struct.Struct("<cI")
 NUMBERS = struct.Struct("<Iqd")
 SPAWN, REAP = b"S", b"R"
-LAST_WORDS = 4096
+LAST_WORDS = 1 << 16
+"""Bytes: LLVM may say much when it dies, and what ran then is said before."""
 
 _PR_SET_PDEATHSIG = 1
 _M_MMAP_THRESHOLD, _MMAP_THRESHOLD = -3, 1 << 25

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ def tune_corpus(request: Request, progress: Progress | None = None) -> Tuned:
     """Label a corpus, or a part of it.
 
     Raises:
-        InputError: an option makes no sense, or there are labels already and `resume` is off.
+        InputError: an option makes no sense, there are labels already and `resume` is off, or the disk is full.
         CorpusError: no corpus, or labels that are in use or were made with other versions.
     """
     if request.budget < 1 or request.patience < 0 or request.workers < 0:
@@ -68,9 +69,11 @@ def tune_corpus(request: Request, progress: Progress | None = None) -> Tuned:
     corpus = Corpus(request.corpus)
     keys = [entry.hash for entry in corpus.select(*request.splits, largest=request.largest)][: request.functions]
     if not keys:
-        raise InputError(f"{request.corpus}: no function there is of the kind asked for")
+        splits = f" of the split {' or '.join(request.splits)}" if request.splits else ""
+        largest = f" of at most {request.largest} instructions" if request.largest is not None else ""
+        raise InputError(f"{request.corpus}: holds no function{splits}{largest}; ask for others")
     out = request.out or request.corpus / f"labels-{request.objective}.parquet"
-    with LabelStore(out, request.objective) as store:
+    with _full_disk_is_clear(out), LabelStore(out, request.objective) as store:
         if store.labels and not request.resume:
             raise InputError(
                 f"{out}: holds {len(store.labels):,} labels; --resume goes on with them, or name another --out"
@@ -79,6 +82,19 @@ def tune_corpus(request: Request, progress: Progress | None = None) -> Tuned:
         settings = Settings(request.objective, Knowledge(), budget, seed=request.seed)
         with _runner(request) as runner:
             return Tuned(out, request.objective, tune(corpus, keys, store, settings, runner, progress))
+
+
+@contextmanager
+def _full_disk_is_clear(out: Path) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise InputError(
+                f"{out}: cannot be written: {error.strerror}; what was found until then stays: make room and go on "
+                "with --resume"
+            ) from error
+        raise
 
 
 @contextmanager
