@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -19,6 +19,7 @@ from secondpass.progress import Progress
 
 _SAMPLE = 20_000
 """Functions whose tokens are counted: the first by hash, which is a fair draw."""
+_BARS = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +47,7 @@ class Part:
         name: what it is.
         functions, projects: how many.
         source, oz, oz_bytes: distributions over its functions.
+        tokens: of the shipped tokenizer, over those of its functions that are in the sample; zeros where none is.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Part:
     source: Distribution
     oz: Distribution
     oz_bytes: Distribution
+    tokens: Distribution
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +67,18 @@ class Statistics:
         parts: the whole, the splits, the languages.
         projects: each project with the functions that count for it, largest first.
         sources: every function's instructions, unoptimised.
-        tokens: of the shipped tokenizer, for a sample of the functions.
+        tokens: of a sample of the functions, by language as `sources`.
     """
 
     parts: tuple[Part, ...]
     projects: tuple[Part, ...]
     sources: dict[str, tuple[int, ...]]
-    tokens: tuple[int, ...]
+    tokens: dict[str, tuple[int, ...]]
 
     @property
-    def lengths(self) -> Distribution:
-        """Of the sample's tokens a function."""
-        return Distribution.of(self.tokens)
+    def sample(self) -> int:
+        """How many functions' tokens were counted."""
+        return sum(map(len, self.tokens.values()))
 
 
 def statistics(corpus: Corpus, progress: Progress | None = None) -> Statistics:
@@ -83,29 +86,29 @@ def statistics(corpus: Corpus, progress: Progress | None = None) -> Statistics:
     entries = corpus.select()
     by_project: defaultdict[str, list[str]] = defaultdict(list)
     by_language: defaultdict[str, list[str]] = defaultdict(list)
+    tokenizer = Tokenizer.load(SHIPPED / "tokenizer.json")
+    sample = corpus.in_order_of_shards(entry.hash for entry in entries[:_SAMPLE])
+    tokens: dict[str, int] = {}
+    for key in sample:
+        tokens[key] = len(tokenizer.encode_ir(corpus.text(key)))
+        if progress is not None:
+            progress("counting tokens", len(tokens), len(sample))
     for entry in entries:
         by_project[entry.project].append(entry.hash)
         by_language[entry.language].append(entry.hash)
-    parts = [_part(corpus, "all", [entry.hash for entry in entries])]
-    parts += [_part(corpus, split, [entry.hash for entry in entries if entry.split == split]) for split in SPLITS]
-    parts += [_part(corpus, language, keys) for language, keys in sorted(by_language.items())]
-    projects = [_part(corpus, project, keys) for project, keys in by_project.items()]
-    tokenizer = Tokenizer.load(SHIPPED / "tokenizer.json")
-    sample = corpus.in_order_of_shards(entry.hash for entry in entries[:_SAMPLE])
-    tokens: list[int] = []
-    for number, key in enumerate(sample):
-        tokens.append(len(tokenizer.encode_ir(corpus.text(key))))
-        if progress is not None:
-            progress("counting tokens", number + 1, len(sample))
+    by_split = {split: [entry.hash for entry in entries if entry.split == split] for split in SPLITS}
+    named = {"all": [entry.hash for entry in entries], **by_split, **dict(sorted(by_language.items()))}
+    parts = [_part(corpus, name, keys, tokens) for name, keys in named.items()]
+    projects = [_part(corpus, project, keys, tokens) for project, keys in by_project.items()]
     return Statistics(
         tuple(parts),
         tuple(sorted(projects, key=lambda part: (-part.functions, part.name))),
         {language: tuple(corpus.entries[key].source for key in keys) for language, keys in by_language.items()},
-        tuple(tokens),
+        {language: tuple(tokens[key] for key in keys if key in tokens) for language, keys in by_language.items()},
     )
 
 
-def _part(corpus: Corpus, name: str, keys: Sequence[str]) -> Part:
+def _part(corpus: Corpus, name: str, keys: Sequence[str], tokens: Mapping[str, int]) -> Part:
     entries = [corpus.entries[key] for key in keys]
     return Part(
         name,
@@ -114,11 +117,12 @@ def _part(corpus: Corpus, name: str, keys: Sequence[str]) -> Part:
         Distribution.of([entry.source for entry in entries]),
         Distribution.of([entry.oz for entry in entries]),
         Distribution.of([entry.oz_bytes for entry in entries]),
+        Distribution.of([tokens[key] for key in keys if key in tokens]),
     )
 
 
 def draw(found: Statistics, path: Path) -> None:
-    """Write a picture: sizes by language, tokens, and the largest projects.
+    """Write a picture: sizes and tokens by language, and the largest projects.
 
     Raises:
         CorpusError: matplotlib is not installed.
@@ -132,14 +136,16 @@ def draw(found: Statistics, path: Path) -> None:
     import numpy
 
     figure, (sizes, tokens, projects) = plt.subplots(1, 3, figsize=(15, 4.5), layout="constrained")
-    bins = numpy.geomspace(1, 10_000, 60)
     languages = sorted(found.sources)
-    sizes.hist([found.sources[it] for it in languages], bins=bins, stacked=True, label=languages)
-    sizes.set(xscale="log", xlabel="instructions, unoptimised", ylabel="functions", title="Size")
-    if languages:
-        sizes.legend()
-    tokens.hist(found.tokens, bins=numpy.geomspace(10, 30_000, 60), color="tab:gray")
-    tokens.set(xscale="log", xlabel="tokens", title=f"Length ({len(found.tokens):,} functions)")
+    for axis, counted, least in ((sizes, found.sources, 1), (tokens, found.tokens, 10)):
+        most = max((max(it, default=0) for it in counted.values()), default=0)
+        bins = numpy.geomspace(least, max(most, 10 * least) + 1, _BARS)
+        axis.hist([counted[it] for it in languages], bins=bins, stacked=True, label=languages)
+        axis.set(xscale="log", ylabel="functions")
+        if languages:
+            axis.legend()
+    sizes.set(xlabel="instructions, unoptimised", title="Size")
+    tokens.set(xlabel="tokens", title=f"Length ({found.sample:,} functions)")
     largest = found.projects[:25][::-1]
     projects.barh([part.name for part in largest], [part.functions for part in largest], color="tab:green")
     projects.set(xlabel="functions", title=f"Largest of {len(found.projects)} projects")

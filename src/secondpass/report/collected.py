@@ -40,22 +40,21 @@ def statistics_document(found: Statistics) -> Document:
     return {
         "parts": [asdict(part) for part in found.parts],
         "projects": [asdict(part) for part in found.projects],
-        "tokens": asdict(found.lengths) | {"sample": len(found.tokens)},
+        "sample": found.sample,
     }
 
 
 def print_statistics(found: Statistics, console: Console) -> None:
     """Counts and distributions: the whole, by split, by language, by project."""
-    table = Table("", "functions", "projects", "unoptimised", "-Oz", "bytes at -Oz", title="median / 90 % / largest")
+    title = f"median / 90 % / largest; tokens of {found.sample:,} functions"
+    table = Table("", "functions", "projects", "unoptimised", "-Oz", "bytes at -Oz", "tokens", title=title)
     for column in table.columns[1:]:
         column.justify = "right"
     for index, part in enumerate((*found.parts, *found.projects)):
-        sizes = (_quantiles(it) for it in (part.source, part.oz, part.oz_bytes))
+        sizes = (_quantiles(it) for it in (part.source, part.oz, part.oz_bytes, part.tokens))
         projects = f"{part.projects:,}" if index < len(found.parts) else ""
         table.add_row(part.name, f"{part.functions:,}", projects, *sizes, end_section=index == len(found.parts) - 1)
     console.print(table)
-    tokens = _quantiles(found.lengths)
-    console.print(f"tokens a function, {len(found.tokens):,} functions: {tokens}")
 
 
 def _quantiles(it: Distribution) -> str:
