@@ -34,8 +34,8 @@ from secondpass.llvm.vocabulary import VOCABULARY
 from secondpass.prompt import Objective
 from secondpass.tuner.coreset import coreset, shipped
 from secondpass.tuner.explorer import Explorer, State
-from secondpass.tuner.finish import Tails, tails
 from secondpass.tuner.search import OZ, Search
+from secondpass.tuner.tails import Tails, tails
 
 TARGET = Path(__file__).parent.parent / "src" / "secondpass" / "tuner" / "knowledge_data" / "tails.json"
 WORDS = [entry.text for entry in VOCABULARY]

@@ -27,9 +27,10 @@ from secondpass.tuner import labels as labels_module
 from secondpass.tuner import tune as tune_module
 from secondpass.tuner.coreset import coreset, greedy_cover, shipped
 from secondpass.tuner.explorer import Explorer
-from secondpass.tuner.finish import Finish, Tails, finished, tails
+from secondpass.tuner.finish import Finish, finished
 from secondpass.tuner.knowledge import Knowledge, Sampler
 from secondpass.tuner.search import OZ, Budget, Found, Search
+from secondpass.tuner.tails import Tails, tails
 from secondpass.tuner.work import BroadcastUnit, Item, Searched, SearchUnit, Settings, after_death, culprit
 
 WORDS = [entry.text for entry in VOCABULARY]
@@ -220,6 +221,30 @@ def test_the_lists_that_are_reported_leave_code_that_differs():
         assert len(set(left)) == len(left)
         several += len(left) > 1
     assert several > 3
+
+
+def test_tails_are_tried_behind_each_new_best_and_the_next_best():
+    tails_, tried = (("gvn",), ("dse", "adce"), ("simplifycfg",)), []
+
+    class Recorded(Search):
+        def try_list(self, words):
+            tried.append((self.best, words))
+            return super().try_list(words)
+
+    lists = [("sroa",), ("mem2reg", "instcombine<no-verify-fixpoint>"), ("default<O1>",)]
+    knowledge = replace(Knowledge().extended(lists, {}), tails=tails_)
+    with Explorer(FUNCTIONS[LONG], Objective.INSTRUCTIONS) as explorer:
+        search = Recorded(explorer)
+        search.run(knowledge, Sampler(knowledge, WORDS), Budget(40), random.Random(3))
+        (best, first), (_, second) = tried[len(lists) + 1 :][:2]
+        assert explorer.walk(first[:-1]).instructions == best.instructions < explorer.root.instructions
+        assert first[:-1] != second[:-2] != ()
+    asked = {}
+    for best, words in tried[len(lists) + 1 :]:
+        asked.setdefault(best, []).append(words)
+    assert len(asked) > 1
+    for words in asked.values():
+        assert all(it[-len(tail) :] == tail for it, tail in zip(words, tails_))
 
 
 def test_the_same_seed_finds_the_same_and_more_compiles_find_no_less():

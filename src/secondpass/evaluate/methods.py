@@ -24,8 +24,9 @@ from secondpass.llvm.sandbox import Sandbox
 from secondpass.llvm.vocabulary import VOCABULARY_VERSION
 from secondpass.prompt import Objective
 from secondpass.tuner.coreset import coreset
-from secondpass.tuner.finish import Finish, finished, tails
+from secondpass.tuner.finish import Finish, finished
 from secondpass.tuner.labels import Label
+from secondpass.tuner.tails import tails
 from secondpass.tuner.work import Searched
 
 _FINISHED = 2

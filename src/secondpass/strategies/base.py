@@ -29,7 +29,8 @@ from secondpass.llvm.sandbox import Sandbox
 from secondpass.prompt import Answer, Form, Malformed, Objective, OptimizePrompt
 from secondpass.tuner import search
 from secondpass.tuner.coreset import shipped
-from secondpass.tuner.finish import Finish, finished, tails
+from secondpass.tuner.finish import Finish, finished
+from secondpass.tuner.tails import tails
 from secondpass.tuner.work import Item, Searched, SearchUnit, Settings, outcomes
 
 MOST_ANSWERS = 1_000

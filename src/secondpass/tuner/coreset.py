@@ -16,15 +16,17 @@ from secondpass.llvm.library import load
 from secondpass.llvm.passes import PassList, Words
 from secondpass.prompt import Objective
 from secondpass.tuner.knowledge import Knowledge
+from secondpass.tuner.tails import tails
 
 
 @cache
 def shipped(objective: Objective) -> Knowledge:
-    """The coreset and the winners in the package, the most useful list first."""
+    """The coreset, the winners and the tails in the package, the most useful list first."""
     text = resources.files("secondpass.tuner").joinpath("knowledge_data", f"{objective}.json").read_text()
     data = json.loads(text)
     winners = {tuple(words.split()): weight for words, weight in data["winners"].items()}
-    return Knowledge().extended((tuple(words.split()) for words in data["coreset"]), winners)
+    lists = (tuple(words.split()) for words in data["coreset"])
+    return Knowledge(tails=tails(objective).others).extended(lists, winners)
 
 
 def coreset(objective: Objective, size: int) -> tuple[PassList, ...]:

@@ -4,29 +4,25 @@ A list leads a function through states, and the last of them is not always the s
 the same few passes often do, whatever the list. So each list is walked pass by pass, a tail behind it, and then other
 tails behind the best of the states that all lists came through; the best of all states is kept, with the passes that
 lead there. That costs some ten passes a list and some fifty a function, a small part of what a model's answer costs,
-and finds more than a second answer does (docs/experiments.md). The tails of each objective were learned from training
-functions (`scripts/learn_tails.py`).
+and finds more than a second answer does (docs/experiments.md).
 """
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from itertools import islice
 
 from secondpass.errors import LLVMError
 from secondpass.llvm.jobs import Outcome, Status
-from secondpass.llvm.library import load
 from secondpass.llvm.passes import Words
 from secondpass.llvm.sandbox import Sandbox
 from secondpass.prompt import Objective
 from secondpass.tuner.explorer import Explorer
 from secondpass.tuner.search import Found, Search
+from secondpass.tuner.tails import Tails
 from secondpass.tuner.work import Item, Searched, forget_stderr, outcomes
 
 _CONFIRMED = 2
@@ -34,31 +30,6 @@ _CONFIRMED = 2
 _STEP_SECONDS = 10.0
 _FEWEST, _WORK = 2, 30_000
 """Other tails on the largest functions, and on the others: as many as lead over so many instructions."""
-
-
-@dataclass(frozen=True, slots=True)
-class Tails:
-    """Passes that often still help.
-
-    Attributes:
-        first: behind every list.
-        others: behind the best states, the most useful tail first.
-    """
-
-    first: Words = ()
-    others: tuple[Words, ...] = ()
-
-
-@cache
-def tails(objective: Objective) -> Tails:
-    """The tails that ship, as far as the LLVM in force has their passes."""
-    text = resources.files("secondpass.tuner").joinpath("knowledge_data", "tails.json").read_text()
-    data, known = json.loads(text)[objective], {entry.text for entry in load().vocabulary()}
-
-    def usable(tail: str) -> Words:
-        return tuple(word for word in tail.split() if word in known)
-
-    return Tails(usable(data["first"]), tuple(map(usable, data["others"])))
 
 
 @dataclass(frozen=True, slots=True)

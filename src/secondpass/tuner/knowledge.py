@@ -34,11 +34,13 @@ class Knowledge:
     Attributes:
         lists: lists to try first, the most useful first.
         winners: the lists that were best on earlier functions, with their weights, the weightiest first.
-        digest: of all that, so that a process prepares its tables once.
+        tails: what often still helps behind the best states, the most useful first.
+        digest: of lists and winners, so that a process prepares its tables once.
     """
 
     lists: tuple[Words, ...] = ()
     winners: Mapping[Words, int] = field(default_factory=dict[Words, int])
+    tails: tuple[Words, ...] = ()
     digest: str = ""
 
     def extended(self, lists: Iterable[Words], winners: Mapping[Words, int]) -> Knowledge:
@@ -51,7 +53,7 @@ class Knowledge:
         lists = tuple(lists)
         text = json.dumps([lists, [[words, weights[words]] for words in ranked]])
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-        return Knowledge(lists, {words: weights[words] for words in ranked}, digest)
+        return Knowledge(lists, {words: weights[words] for words in ranked}, self.tails, digest)
 
 
 class Sampler:

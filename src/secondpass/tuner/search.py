@@ -1,7 +1,8 @@
 """The search on one function: known lists first, then walks through its states, then nothing superfluous.
 
-A proposal is another function's winner, a walk from the unoptimised function, a walk on from one of the
-best states found so far, or the list of such a state with a few passes put in, replaced or dropped.
+Behind each new best state, and some of the next best, known tails are tried. Any other proposal is another
+function's winner, a walk from the unoptimised function, a walk on from one of the best states found so far, or
+the list of such a state with a few passes put in, replaced or dropped.
 Passes are drawn as winners make them likely, or any alike. The value is looked at after every pass, so a
 list tries all its beginnings too. Anytime: whatever it has found when its compiles are spent is the
 result, and more compiles never make it worse. A compile is a list that has to be run for at least one
@@ -28,8 +29,9 @@ LONGEST = 40
 """Passes of the longest list."""
 _KNOWN = 20
 """Lists of the knowledge that every function meets; more of them help less than winners drawn at random."""
-_WINNERS = 0.9
-"""Share of the draws that are winners of other functions, as they are; one drawn before costs nothing."""
+_WINNERS, _WINNERS_LATER, _LATER = 0.9, 0.5, 100
+"""Share of the draws that are winners of other functions, as they are, one drawn before costs nothing; and their share
+after so many compiles, when most of what is still found is found by walks."""
 _FROM_THE_START = 0.6
 """Share of the other proposals that start at the unoptimised function."""
 _SPREAD = 12.0
@@ -107,6 +109,8 @@ class Search:
         self._last_improvement = 0
         self._started = time.monotonic()
         self._ranked: list[tuple[int, int, Words]] = []
+        self._followed: State | None = None
+        self._tail = 0
 
     def try_list(self, words: Words) -> State | None:
         """Run a list as far as need be; the state it ends in, None where LLVM refuses it or it is banned."""
@@ -177,7 +181,7 @@ class Search:
         idle = 0
         while not self._spent(budget) and idle < 200:
             before = self.compiles
-            self.try_list(self._proposal(sampler, rng))
+            self.try_list(self._followed_by(knowledge.tails) or self._proposal(sampler, rng))
             idle = 0 if self.compiles > before else idle + 1
 
     def minimise(self, words: Words, seconds: float = math.inf) -> Words:
@@ -239,9 +243,21 @@ class Search:
             return True
         return bool(budget.patience) and self.compiles - self._last_improvement >= budget.patience
 
+    def _followed_by(self, tails: Sequence[Words]) -> Words | None:
+        """The best list with the next tail behind it, or in turn one of the next best; None once all were tried."""
+        if self.best is not self._followed:
+            self._followed, self._tail = self.best, 0
+        while self._tail < len(tails):
+            number, self._tail = self._tail, self._tail + 1
+            rank = 0 if number % 2 == 0 else number // 2 + 1
+            if rank < len(self._ranked):
+                return (*self._ranked[rank][2], *tails[number])[:LONGEST]
+        return None
+
     def _proposal(self, sampler: Sampler, rng: random.Random) -> Words:
         """A winner, or a list that leads on from the start or from a good state, or to its neighbourhood."""
-        if rng.random() < _WINNERS and (winner := sampler.winner(rng)) is not None:
+        winners = _WINNERS if self.compiles < _LATER else _WINNERS_LATER
+        if rng.random() < winners and (winner := sampler.winner(rng)) is not None:
             return winner
         words: list[str] = []
         if rng.random() >= _FROM_THE_START and self._ranked:
