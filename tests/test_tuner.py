@@ -235,7 +235,7 @@ def test_tails_are_tried_behind_each_new_best_and_the_next_best():
     knowledge = replace(Knowledge().extended(lists, {}), tails=tails_)
     with Explorer(FUNCTIONS[LONG], Objective.INSTRUCTIONS) as explorer:
         search = Recorded(explorer)
-        search.run(knowledge, Sampler(knowledge, WORDS), Budget(40), random.Random(3))
+        search.run(knowledge, Sampler(knowledge, WORDS), Budget(150), random.Random(3))
         (best, first), (_, second) = tried[len(lists) + 1 :][:2]
         assert explorer.walk(first[:-1]).instructions == best.instructions < explorer.root.instructions
         assert first[:-1] != second[:-2] != ()
