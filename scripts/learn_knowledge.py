@@ -10,6 +10,7 @@ function of a sample of the training split; the coreset is their greedy cover of
     python scripts/learn_knowledge.py --corpus build/corpus --labels data/labels-instructions.parquet --keep-coreset
 
 learns the winners alone, in seconds: the portfolio and the table of outcomes were made for the coreset that ships.
+Where all labels are of training functions, as those for bytes are, `--all-labels` takes those too that the corpus lacks.
 """
 
 from __future__ import annotations
@@ -48,10 +49,15 @@ def main() -> int:
     parser.add_argument("--objective", choices=list(Objective), type=Objective, default=Objective.INSTRUCTIONS)
     parser.add_argument("--functions", type=int, default=1_500, help="functions the candidates are tried on")
     parser.add_argument("--keep-coreset", action="store_true", help="learn the winners alone; nothing is tried")
+    parser.add_argument("--all-labels", action="store_true", help="with --keep-coreset: of functions elsewhere too")
     options = parser.parse_args()
     corpus = Corpus(options.corpus)
     labels = read_labels(options.labels, options.objective, corpus)
-    train = [labels[it.hash] for it in corpus.select("train") if it.hash in labels]
+    if options.all_labels and options.keep_coreset:
+        known = labels.keys() - {it.hash for it in corpus.select("validation", "test")}
+    else:
+        known = labels.keys() & {it.hash for it in corpus.select("train")}
+    train = [labels[key] for key in sorted(known)]
     winners = weighted_winners(train)
     print(f"{len(train):,} training functions, {len(winners):,} lists that beat -Oz")
     if not winners:
