@@ -10,7 +10,7 @@ function of a sample of the training split; the coreset is their greedy cover of
     python scripts/learn_knowledge.py --corpus build/corpus --labels data/labels-instructions.parquet --keep-coreset
 
 learns the winners alone, in seconds: the portfolio and the table of outcomes were made for the coreset that ships.
-Where all labels are of training functions, as those for bytes are, `--all-labels` takes those too that the corpus lacks.
+Where all labels are of training functions, as those for bytes are, `--all-labels` takes those of others too.
 """
 
 from __future__ import annotations
