@@ -4,12 +4,30 @@ import subprocess
 import sys
 
 import pytest
-from compiling import CODEC
+from compiling import CODEC, unoptimised_text
 
-from secondpass.driver.codegen import refusal, shipped, smallest, usual, words_of
+from secondpass.driver.codegen import refusal, shipped, smallest, suits, usual, words_of
 from secondpass.errors import ToolchainError
 from secondpass.llvm import objects
+from secondpass.llvm.module import Module
 from secondpass.llvm.toolchain import find_clang
+
+
+@pytest.mark.parametrize(
+    ("source", "flags", "option"),
+    [
+        ("int f(int *x) { return *x; } int (*g)(int *) = f;", ["-fcf-protection=branch"], "-enable-machine-outliner"),
+        ("void *b[5]; int f(int x) { return __builtin_setjmp(b) ? x : 0; }", [], "-regalloc=basic"),
+        ("__attribute__((cold)) void f(void) {}", [], "-disable-cgp"),
+    ],
+)
+def test_sets_that_a_module_cannot_have_are_left_out(source, flags, option):
+    with Module.parse(unoptimised_text(source, *flags)) as module, Module.parse(unoptimised_text("int f;")) as any_:
+        with_it = [it for it in shipped() if any(word.split("=")[0] == option or word == option for word in it)]
+        assert with_it
+        assert [it for it in shipped() if not suits(it, module)] == with_it
+        assert all(suits(it, any_) for it in shipped())
+
 
 LARGER = ("-optimize-regalloc=false",)
 SMALLER = ("-apply-ext-tsp-for-size", "-disable-machine-licm")

@@ -113,7 +113,7 @@ def test_response_files_are_split_as_clang_splits_them(text, words):
 
 def test_a_response_file_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match="binary: the response file cannot be read"):
+    with pytest.raises(InputError, match="binary: the response file is no text"):
         read_command([f"@{tmp_path / 'binary'}"])
 
 

@@ -11,6 +11,9 @@ from secondpass.llvm.module import Module
 from secondpass.llvm.parts import CLEAN_UP, Parts, levels
 from secondpass.llvm.passes import PassList
 from secondpass.llvm.vocabulary import VOCABULARY
+from secondpass.optimize import _candidates
+from secondpass.prompt import Objective
+from secondpass.tuner.coreset import coreset
 
 STATIC = """
 static const char *const names[] = {"zero", "one", "two"};
@@ -408,11 +411,74 @@ def test_a_second_name_of_a_library_function_is_never_called_by_the_first(tmp_pa
             'void g(void) {} void h(void) __attribute__((weak, alias("g"))); int f(void) { return h != g; }',
             "weak alias 'h' is used otherwise than by a call",
         ),
+        (
+            'void g(void) {} void h(void) __attribute__((weak, alias("g")));'
+            " static void (*const t[])(void) = {h, g}; int f(void) { return t[0] == g; }",
+            "weak alias 'h' is used otherwise than by a call",
+        ),
+        (
+            '__attribute__((weak)) int g(void) { return 1; } int h(void) __attribute__((alias("g")));'
+            " int f(void) { return h(); }",
+            "what its alias 'h' is of may be replaced under its first name",
+        ),
+        (
+            "__attribute__((weak)) extern const int a; const int a = 3;"
+            ' extern const int b __attribute__((alias("a"))); int f(void) { return a + b; }',
+            "what its alias 'b' is of may be replaced under its first name",
+        ),
     ],
 )
-def test_weak_second_names_that_are_looked_at_keep_a_module_whole(source, reason):
+def test_second_names_that_may_be_of_something_else_keep_a_module_whole(source, reason):
     with Module.parse(unoptimised_text(source)) as module, pytest.raises(LLVMError, match=reason):
         Parts(module)
+
+
+HIDDEN = """
+int api(int x) { return x * 3; }
+extern int inside(int) __attribute__((alias("api"), visibility("hidden")));
+int use(int x) { return inside(x) + 2; }
+"""
+
+
+def test_a_hidden_name_of_what_a_library_exports_stays():
+    with (
+        Module.parse(unoptimised_text(HIDDEN, "-fPIC")) as library,
+        pytest.raises(LLVMError, match="its alias 'inside' is of may be replaced"),
+    ):
+        Parts(library)
+    for flag in ("-fPIE", "-fno-pic"):  # of a program nothing is replaced when it is loaded
+        with rebuilt(unoptimised_text(HIDDEN, flag)) as program:
+            assert "@use" in program.to_text()
+
+
+@pytest.mark.parametrize(
+    "caller", ["__attribute__((flatten)) int f(int x) { return", "int f(int x) { [[clang::always_inline]] return"]
+)
+def test_calls_that_must_be_inlined_are(caller):
+    """Of functions that say nothing of it themselves, and are too large for -Oz to inline."""
+    body = "".join(f"x = x * {it} ^ (x >> {it});" for it in range(3, 23))
+    text = f"int large(int x) {{ {body} return x; }} {caller} large(x); }}\nint g(int x) {{ return large(x); }}"
+    with Module.parse(unoptimised_text(text)) as module:
+        assert module.inlines_calls
+        with pytest.raises(LLVMError, match="it has calls that must be inlined"):
+            Parts(module)
+        for candidate in _candidates(module, {}, coreset(Objective.INSTRUCTIONS, 3)):
+            with module.clone() as copy:
+                copy.run(candidate.passes)
+                (f,) = re.findall(r"^define [^\n]*@f\(.*?^}", copy.to_text(), re.MULTILINE | re.DOTALL)
+            assert "@large" not in f
+
+
+def test_among_many_functions_one_that_may_be_replaced_stays_so():
+    """More than are taken out at once: halves are taken apart again."""
+    many = "".join(f"int f{it}(int x) {{ return first(x) * {it}; }}\n" for it in range(12))
+    weak = "".join(f"__attribute__((weak)) int {it}(int x) {{ return x; }}\n" for it in ("first", "second"))
+    source = f"{weak} int same(void) {{ return first == second; }}\n{many}"
+    with Module.parse(unoptimised_text(source)) as module:
+        found = {name: part.to_text() for name, part in module.split()}
+    assert len(found) == 15
+    for name in ("first", "second"):
+        assert re.search(rf"^declare extern_weak [^\n]*@{name}\(", found["same"], re.MULTILINE)
 
 
 def test_a_function_that_may_be_replaced_may_be_a_second_name_of_another():

@@ -375,8 +375,9 @@ def _within(budget: Budget | None, left: float) -> Budget:
 def _candidates(module: Module, asked: dict[str, _Asked], coreset: Sequence[PassList]) -> Iterator[_Candidate]:
     """The distinct lists that promise most, alone and after -Oz."""
     oz = PassList.of(load().oz_pipeline)
-    # What no list of a model may leave out: functions that must be inlined, coroutines to be lowered.
-    first = PassList.of("always-inline") if module.has_attribute("alwaysinline") else PassList()
+    # What no list of a model may leave out: calls that must be inlined, coroutines to be lowered.
+    inlines = module.has_attribute("alwaysinline") or module.inlines_calls
+    first = PassList.of("always-inline") if inlines else PassList()
     alone = not module.has_attribute("presplitcoroutine")
     seen: set[PassList] = set()
     for passes, origin in (*_answered(asked), *((it, f"coreset list {at}") for at, it in enumerate(coreset, 1))):

@@ -18,6 +18,7 @@ from itertools import pairwise
 
 from secondpass.errors import ToolchainError
 from secondpass.llvm import objects
+from secondpass.llvm.module import Module
 
 _OUTLINER = "enable-machine-outliner"
 _UNKNOWN = re.compile(r"Unknown command line argument '-+([^'=]+)")
@@ -89,9 +90,18 @@ def usual(given: Sequence[str] = ()) -> Options:
     return _without(shipped()[0], {_OUTLINER, *_set_by(given)})
 
 
-def outlines(options: Options) -> bool:
-    """Whether options switch the machine outliner on, which not every module may have (`Module.may_be_outlined`)."""
-    return any(_name(it) == _OUTLINER for it in options)
+def suits(options: Options, module: Module) -> bool:
+    """Whether code that is generated with options does what the module says.
+
+    The machine outliner is not for every module (`Module.may_be_outlined`). The basic register allocator gives away the
+    place of what is only read after a `__builtin_longjmp`; and what puts hot and cold functions into sections of
+    their own is part of CodeGenPrepare.
+    """
+    if any(_name(it) == _OUTLINER for it in options) and not module.may_be_outlined:
+        return False
+    if "-regalloc=basic" in options and module.declares("llvm.eh.sjlj.setjmp"):
+        return False
+    return "-disable-cgp" not in options or not (module.has_attribute("cold") or module.has_attribute("hot"))
 
 
 def smallest(

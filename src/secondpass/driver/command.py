@@ -45,6 +45,7 @@ _ALONE = re.compile(
     | -(ftest-coverage|arch|MJ|print-.*|dump.*|fopenmp.*|cc1|cc1as|serialize-diagnostics|Xarch_.*|ccc-print-.*)
     | -(fmemory-profile|fproc-stat-report|fpseudo-probe|fexperimental-sanitize|fdebug-info-for-profiling|forder-file).*
     | -(fropi|frwpi|mcmodel=(medium|large))
+    | -(P|d[A-Z]+|save-stats.*|emit-interface-stubs|frandomize-layout-seed-file.*|fbasic-block-sections=list=.*)
     | -(fenable-matrix|Wp,-M.*)
     | -(fauto-profile|fprebuilt-module|fstack-usage|fsave-optimization|foptimization-record|fcallgraph-info).*
     | --(?!((start|end)-no-unused-arguments|(sysroot|param|config)(=.*)?

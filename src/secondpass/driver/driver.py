@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import platform
 import re
 import shutil
 import signal
@@ -38,7 +39,7 @@ REAL_CXX = "SECONDPASS_REAL_CXX"
 _USUAL_EFFORT = 0
 _A_COMPILER = re.compile(r"(^|[/-])(clang|clang\+\+|gcc|g\+\+|cc|c\+\+|icx|icpx)(-[\d.]+)?$")
 """What a compiler is called: where every file can be executed, a source could be."""
-_READS_MORE = re.compile(rb"\.incbin|\.include|^\s*(export\s+)?import\b", re.MULTILINE)
+_READS_MORE = re.compile(rb"\.(?i:incbin|include)|^\s*(export\s+)?import\b", re.MULTILINE)
 """What makes an object depend on files that preprocessing does not show: assembly, modules of C++."""
 _FILE = re.compile(rb'^# \d+ "([^"<][^"]*)"', re.MULTILINE)
 """A file, in what a preprocessor says of lines."""
@@ -349,6 +350,7 @@ class _Build:
         debug = any(it.startswith("-g") and it != "-g0" for it in kept)
         facts = [*self._compiler.command, *kept, *self._colour(), source.language, str(self._effort)]
         facts += [str(self._codegen), __version__, _about(_library()), _about(shutil.which(self._compiler.command[0]))]
+        facts += [platform.node() if any(it.endswith("=native") for it in kept) else ""]
         facts += [*command.shape, source.word if source.language in PREPROCESSED else ""]
         facts += [str(Path.cwd()), os.environ.get("PWD", "")] if debug else []
         exact = map(_digest, files if debug or _COLUMNS.search(text) else ())  # a debugger may check what it shows

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secondpass.driver.codegen import Options, outlines, refusal, shipped, smallest, usual, words_of
+from secondpass.driver.codegen import Options, refusal, shipped, smallest, suits, usual, words_of
 from secondpass.effort import effort
 from secondpass.errors import SandboxError
 from secondpass.llvm import objects
@@ -112,8 +112,7 @@ def smaller(
             return native.read_bytes()
 
         with Module.parse(result.bitcode) as best:
-            outlined = best.may_be_outlined
-        sets = [it for it in shipped()[: asked.codegen] if outlined or not outlines(it)] if codegen else ()
+            sets = [it for it in shipped()[: asked.codegen] if suits(it, best)] if codegen else ()
         made = smallest(generate, [result.bitcode, *result.runners_up], sets, options, is_over, fits)
         notes = [result.note] if result.note else []
         if made.untried:

@@ -104,6 +104,8 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "LLVMGetUser": (_P, (_P,)),
     "LLVMIsACallInst": (_P, (_P,)),
     "LLVMIsAConstantExpr": (_P, (_P,)),
+    "LLVMIsAConstantArray": (_P, (_P,)),
+    "LLVMIsAGlobalValue": (_P, (_P,)),
     "LLVMIsAInstruction": (_P, (_P,)),
     "LLVMIsAInvokeInst": (_P, (_P,)),
     "LLVMIsAAllocaInst": (_P, (_P,)),

@@ -24,6 +24,7 @@ from secondpass.llvm.library import Library, load
 from secondpass.llvm.passes import PassList
 
 _SIZE_ATTRIBUTES = (b"minsize", b"optsize")
+_INLINED = re.compile(r"^attributes #(\d+) = \{[^\n]*\balwaysinline\b", re.MULTILINE)
 _PREDECESSORS = re.compile(rb"; preds = .*")
 _MADE = frozenset(
     """bcmp calloc fiprintf fputc fputs fwrite iprintf malloc memccpy memchr memcmp memcpy memmove mempcpy memrchr
@@ -181,10 +182,23 @@ class Module:
     @property
     def may_be_outlined(self) -> bool:
         """Whether code generation may move code into functions of its own: they lie outside of any section that was
-        chosen for the code, and return plainly where it was to return by a thunk.
+        chosen for the code, return plainly where it was to return by a thunk, and take along the mark without which a
+        function may not be called through its address (-fcf-protection).
         """
-        placed = any(self._api.LLVMGetSection(function) for function in self._defined())
-        return not placed and not self.has_attribute("fn_ret_thunk_extern")
+        marked, placed = b"cf-protection-branch", any(self._api.LLVMGetSection(it) for it in self._defined())
+        marks = self._api.LLVMGetModuleFlag(self._module, marked, len(marked))
+        return not placed and not marks and not self.has_attribute("fn_ret_thunk_extern")
+
+    @property
+    def inlines_calls(self) -> bool:
+        """Whether a call asks to be inlined, whatever the function says, as `flatten` makes all of a function's do."""
+        text = self.to_text()
+        groups = "|".join(_INLINED.findall(text))
+        return bool(groups) and re.search(rf"^ .*\b(?:call|invoke) .* #(?:{groups})\b", text, re.MULTILINE) is not None
+
+    def declares(self, name: str) -> bool:
+        """Whether there is a function of that name, which the module need not define."""
+        return bool(self._api.LLVMGetNamedFunction(self._module, name.encode()))
 
     @property
     def undefined(self) -> set[str]:
@@ -335,9 +349,16 @@ class Module:
         missing = wanted - {self._name(function) for function in self._defined()}
         if missing:
             raise LLVMError(f"no function '{min(missing)}' is defined in the module")
+        return self._extracted(wanted, self._replaceable())
+
+    def _extracted(self, wanted: set[str], replaceable: set[str]) -> Self:
         part = self.clone()
-        part._keep_only(wanted)
+        part._keep_only(wanted, replaceable)
         return part
+
+    def _replaceable(self) -> set[str]:
+        """The functions in whose place the linker may put others."""
+        return {self._name(it) for it in self._defined() if self._api.LLVMGetLinkage(it) in (capi.WEAK, capi.LINKONCE)}
 
     def split(self, *names: str) -> Iterator[tuple[str, Self]]:
         """Every defined function as a module of its own, or those named; the caller closes each.
@@ -345,15 +366,19 @@ class Module:
         The module is halved again and again, so that the cost is the size times its logarithm, not
         the size times the number of functions.
         """
-        wanted = set(names) or {self._name(function) for function in self._defined()}
+        yield from self._split(set(names), self._replaceable())
+
+    def _split(self, names: set[str], replaceable: set[str]) -> Iterator[tuple[str, Self]]:
+        """As `split`; of a half it is not seen any more what was `_replaceable` in the whole."""
+        wanted = names or {self._name(function) for function in self._defined()}
         ordered = [name for function in self._defined() if (name := self._name(function)) in wanted]
         if len(ordered) > 8:
             for half in (ordered[: len(ordered) // 2], ordered[len(ordered) // 2 :]):
-                with self.extract(*half) as part:
-                    yield from part.split()
+                with self._extracted(set(half), replaceable) as part:
+                    yield from part._split(set(), replaceable)
         else:
             for name in ordered:
-                yield name, self.extract(name)
+                yield name, self._extracted({name}, replaceable)
 
     # What it becomes
 
@@ -418,7 +443,7 @@ class Module:
         if said:
             raise LLVMError(f"pass list '{pipeline}': {said}")
 
-    def _keep_only(self, wanted: set[str]) -> None:
+    def _keep_only(self, wanted: set[str], replaceable: set[str]) -> None:
         """Turn all but the wanted functions into declarations, and drop what is then unused."""
         api = self._api
         for variable in list(self._values("Global")):
@@ -438,7 +463,7 @@ class Module:
                 api.LLVMSetLinkage(function, capi.EXTERNAL)
                 if local:
                     api.LLVMSetVisibility(function, capi.HIDDEN)
-            elif api.LLVMGetLinkage(function) in (capi.WEAK, capi.LINKONCE):
+            elif self._name(function) in replaceable:
                 replaced.append(self._name(function))
                 api.LLVMSetLinkage(function, capi.AVAILABLE_EXTERNALLY)
             else:

@@ -36,6 +36,7 @@ _APART = ".apart"
 _LOCAL = (capi.INTERNAL, capi.PRIVATE)
 _BINDING = (capi.EXTERNAL, capi.AVAILABLE_EXTERNALLY, capi.LINKONCE_ODR, capi.WEAK_ODR, *_LOCAL)
 """Linkages under which the body that is there does what the one that will be linked does."""
+_KEPT = ("llvm.used", "llvm.compiler.used")
 _MERGED = (capi.AVAILABLE_EXTERNALLY, capi.LINKONCE_ODR, capi.WEAK_ODR)
 """Those under which the linker may take another body, that does the same but need not promise the same."""
 _ALIKE = (
@@ -236,6 +237,10 @@ class _Whole(Module):
             looked_at = any(self._looks_at(user, alias) for user in self._users(alias))
             if looked_at and self._api.LLVMGetLinkage(alias) not in _BINDING:
                 raise LLVMError(f"its weak alias '{self._name(alias)}' is used otherwise than by a call")
+            if self._means_another(alias, self._api.LLVMAliasGetAliasee(alias)):
+                raise LLVMError(f"what its alias '{self._name(alias)}' is of may be replaced under its first name")
+        if self.inlines_calls:
+            raise LLVMError("it has calls that must be inlined, of functions that need not be")
         labels = self.with_labels()
         if labels and any(self._api.LLVMGetSection(it) for it in self._defined()):
             raise LLVMError("it has computed gotos, which change the order of functions, and functions in sections")
@@ -244,9 +249,27 @@ class _Whole(Module):
                 raise LLVMError("a function has the address of another one's block")
 
     def _looks_at(self, user: int, value: int) -> bool:
-        """Whether a use in code is more than a direct call; a table in a variable may hold any address."""
-        in_code = self._api.LLVMIsAInstruction(user) or self._api.LLVMIsAConstantExpr(user)
-        return bool(in_code) and not self._is_call(user, value)
+        """Whether a use is more than a direct call, or than being kept; a table may be read while it is optimised."""
+        if self._api.LLVMIsAConstantArray(user):
+            return any(self._name(it) not in _KEPT for it in self._users(user))
+        return not self._is_call(user, value)
+
+    def _means_another(self, alias: int, target: int) -> bool:
+        """Whether a second name may be of another body than the first one, which it would be replaced by: the linker
+        may choose among bodies of the first name, or the loader among libraries, and not of the second.
+        """
+        api = self._api
+        linkage = api.LLVMGetLinkage(target) if api.LLVMIsAGlobalValue(target) else capi.EXTERNAL
+        if linkage not in _BINDING:
+            return True
+        library, program = b"PIC Level", b"PIE Level"
+        preempted = api.LLVMGetModuleFlag(self._module, library, len(library)) and not api.LLVMGetModuleFlag(
+            self._module, program, len(program)
+        )
+        if not preempted or linkage in _LOCAL or not api.LLVMIsAGlobalValue(target):
+            return False
+        seen = api.LLVMGetLinkage(alias) not in _LOCAL and api.LLVMGetVisibility(alias) == capi.DEFAULT_VISIBILITY
+        return api.LLVMGetVisibility(target) == capi.DEFAULT_VISIBILITY and not seen
 
     def with_labels(self) -> set[str]:
         """The functions that have the address of a block taken, as computed goto does."""
