@@ -90,18 +90,21 @@ def usual(given: Sequence[str] = ()) -> Options:
     return _without(shipped()[0], {_OUTLINER, *_set_by(given)})
 
 
-def suits(options: Options, module: Module) -> bool:
+def suits(options: Options, module: Module, *, placed: bool) -> bool:
     """Whether code that is generated with options does what the module says.
 
-    The machine outliner is not for every module (`Module.may_be_outlined`). The basic register allocator gives away the
-    place of what is only read after a `__builtin_longjmp`; and what puts hot and cold functions into sections of
-    their own is part of CodeGenPrepare.
+    Args:
+        options: a set.
+        module: finished.
+        placed: whether its source calls a function hot or cold; that passes find some to be so is of no account.
     """
+    # The machine outliner is not for every module. The basic register allocator gives away the place of what is only
+    # read after a `__builtin_longjmp`; and what puts hot and cold functions into sections is part of CodeGenPrepare.
     if any(_name(it) == _OUTLINER for it in options) and not module.may_be_outlined:
         return False
     if "-regalloc=basic" in options and module.declares("llvm.eh.sjlj.setjmp"):
         return False
-    return "-disable-cgp" not in options or not (module.has_attribute("cold") or module.has_attribute("hot"))
+    return "-disable-cgp" not in options or not placed
 
 
 def smallest(

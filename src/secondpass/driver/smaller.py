@@ -91,6 +91,8 @@ def smaller(
     with Sandbox(1, asked.seconds / 2, fork=True) as sandbox:
         module, native = folder / f"{Path(source).stem}.bc", folder / "native.o"
         _run([*clang, *options, optimised, *_LATEST, "-emit-llvm", "-o", str(module), "-x", language, source])
+        with Module.parse(module.read_bytes()) as written:
+            placed = written.has_attribute("cold") or written.has_attribute("hot")
         engine = asked.engine(_THREADS)
         lists = coreset(Objective.BYTES, asked.coreset)
         result = optimize(
@@ -112,7 +114,7 @@ def smaller(
             return native.read_bytes()
 
         with Module.parse(result.bitcode) as best:
-            sets = [it for it in shipped()[: asked.codegen] if suits(it, best)] if codegen else ()
+            sets = [it for it in shipped()[: asked.codegen] if suits(it, best, placed=placed)] if codegen else ()
         made = smallest(generate, [result.bitcode, *result.runners_up], sets, options, is_over, fits)
         notes = [result.note] if result.note else []
         if made.untried:
