@@ -26,7 +26,7 @@ from secondpass.corpus.disk import check_said, full_disk_is_clear
 from secondpass.corpus.extraction import extract
 from secondpass.corpus.processes import Processes, Stopped, end_marked
 from secondpass.corpus.store import build_index, count_functions, fix_splits, outdated, shard_path, write_shard
-from secondpass.corpus.units import Project
+from secondpass.corpus.units import Project, units_path
 from secondpass.errors import CorpusError, InputError, SecondpassError
 from secondpass.files import write_json
 from secondpass.llvm.library import load
@@ -108,7 +108,7 @@ def collect(
     old = outdated(out)
     names, anew = {source.name for source in sources}, {source.name for source in sources if source.again}
     for name, fault in old.items():
-        if (fault.of_another_llvm and name not in anew) or (name not in names and not _units(out, name).exists()):
+        if (fault.of_another_llvm and name not in anew) or (name not in names and not units_path(out, name).exists()):
             raise fault.error
     mended = [Source(name, partial(Project.load, out / "units" / name)) for name in sorted(old.keys() - names)]
     reports: dict[str, ProjectReport] = {}
@@ -238,10 +238,6 @@ def _main(out: Path, name: str) -> None:
         raise CorpusError(f"{name}: no function can be had from its units: {problems[0]}")
     write_shard(shard_path(out, name), records)
     json.dump({"functions": len(records), "problems": problems}, sys.stdout)
-
-
-def _units(out: Path, name: str) -> Path:
-    return out / "units" / name / "units.json"
 
 
 def _reports(out: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from secondpass.corpus.debian import Builder, Package, check_machine, check_name
 from secondpass.corpus.disk import check_disk, full_disk_is_clear
 from secondpass.corpus.processes import Processes
 from secondpass.corpus.store import shard_path
-from secondpass.corpus.units import Project
+from secondpass.corpus.units import Project, units_path
 from secondpass.errors import InputError
 from secondpass.files import lock
 from secondpass.progress import Progress
@@ -76,13 +76,13 @@ def debian(
         check_disk(out)
         processes = Processes()
         builder = Builder(out, processes, minutes=minutes)
-        waiting = [it for it in packages.values() if again or not _units(out, it.name).exists()]
+        waiting = [it for it in packages.values() if again or not units_path(out, it.name).exists()]
         threading.Thread(target=builder.install_dependencies, args=[waiting], daemon=True).start()
 
         def made(package: Package) -> Project:
-            if again or not _units(out, package.name).exists():
+            if again or not units_path(out, package.name).exists():
                 return _anew(out, package.name, partial(builder.build, package))
-            return same(Project.load(_units(out, package.name).parent), package)
+            return same(Project.load(units_path(out, package.name).parent), package)
 
         found = [Source(it.name, partial(made, it), again, it.split) for it in packages.values()]
         try:
@@ -132,9 +132,9 @@ def _enter(
         processes = Processes()
 
         def made() -> Project:
-            if named.again or not _units(out, name).exists():
+            if named.again or not units_path(out, name).exists():
                 return _anew(out, name, lambda aside: replace(make(aside, processes), origin=origin))
-            return _same(Project.load(_units(out, name).parent), origin)
+            return _same(Project.load(units_path(out, name).parent), origin)
 
         source = Source(name, made, named.again, named.split)
         reports, functions = collect(out, [source], 1, processes, progress)
@@ -159,18 +159,14 @@ def _locked(out: Path) -> Generator[Path, None, None]:
         yield out
 
 
-def _units(out: Path, name: str) -> Path:
-    return out / "units" / name / "units.json"
-
-
 def _anew(out: Path, name: str, make: Callable[[Path], Project]) -> Project:
     """Make a project aside; what has its place is kept until this one is complete."""
-    place, aside = _units(out, name).parent, out / "units" / f".{name}.new"
+    place, aside = units_path(out, name).parent, out / "units" / f".{name}.new"
     shutil.rmtree(aside, ignore_errors=True)
     try:
         project = make(aside)
         project.save(aside)
-        _units(out, name).unlink(missing_ok=True)  # first: without it nothing else counts
+        units_path(out, name).unlink(missing_ok=True)  # first: without it nothing else counts
         shard_path(out, name).unlink(missing_ok=True)
         shutil.rmtree(place, ignore_errors=True)
         aside.rename(place)

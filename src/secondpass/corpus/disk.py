@@ -32,6 +32,11 @@ def check_disk(out: Path) -> None:
         raise InputError(f"{out}: only {free >> 20} MiB are free on this disk and a build may need 2 GiB; make room")
 
 
+def is_full(error: OSError) -> bool:
+    """Whether that is what an error says of a disk."""
+    return error.errno in _ERRORS
+
+
 def check_said(out: Path, said: str) -> None:
     """Look for a full disk in what a program that failed has printed.
 
@@ -48,7 +53,7 @@ def full_disk_is_clear(out: Path) -> Generator[None, None, None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _ERRORS:
+        if is_full(error):
             raise _full(out, str(error)) from error
         raise
 

@@ -111,6 +111,11 @@ class Unit:
     error: str | None = None
 
 
+def units_path(out: Path, project: str) -> Path:
+    """The file that says which units a project has; where it is, the project is done."""
+    return out / "units" / project / "units.json"
+
+
 @dataclass(frozen=True, slots=True)
 class Project:
     """A project's translation units: what every source makes, and all that extraction reads.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from secondpass.corpus.disk import is_full
 from secondpass.corpus.store import Corpus
 from secondpass.errors import InputError
 from secondpass.llvm.sandbox import Sandbox
@@ -89,7 +89,7 @@ def _full_disk_is_clear(out: Path) -> Generator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full(error):
             raise InputError(
                 f"{out}: cannot be written: {error.strerror}; what was found until then stays: make room and go on "
                 "with --resume"
