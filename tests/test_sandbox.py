@@ -393,7 +393,7 @@ def test_the_death_of_the_server_is_an_error(fresh):
     fresh.compile(Job(SMALL, (CLEAN,)))
     os.kill(fresh._server.pid, signal.SIGKILL)
     with pytest.raises(SandboxError, match="server ended with code -9"):
-        fresh.compile(Job(SMALL, (CLEAN,) * 8))
+        fresh.compile(Job(LARGE, (HANG, HANG)))  # the workers outlive it by a moment, in which short lists would end
 
 
 def test_a_server_that_died_long_ago_is_an_error_too(fresh):

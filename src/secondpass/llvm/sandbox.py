@@ -396,6 +396,8 @@ class Sandbox:
         self._in_step = True
 
     def _server_died(self) -> SandboxError:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._server.wait(timeout=1)  # its sockets close a moment before it has ended
         return SandboxError(
             f"the sandbox's server ended with code {self._server.poll()}; its message is above. "
             "`secondpass doctor` checks the LLVM library it loads"
