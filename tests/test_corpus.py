@@ -295,6 +295,16 @@ def test_a_database_is_compiled_as_its_commands_say(project):
     assert {len(it.text.splitlines()) > 6 for it in found.values()} == {True}  # no pass has touched them
 
 
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_near_duplicates_the_same_one_is_kept_whatever_the_order_of_the_build(project, order):
+    for name, factor in (("a.c", 3), ("b.c", 5)):
+        (project.folder / name).write_text(f"int scaled(int *p, int i) {{ return p[i] * {factor}; }}\n")
+    commands = [{"directory": "..", "file": it, "command": f"cc -c {it}"} for it in ("a.c", "b.c")]
+    assert corpus("compdb", project.write(*commands[::order]), "--out", project.out) == 0
+    (key,) = (opened := Corpus(project.out)).entries
+    assert opened.record(key).file == "a.c"
+
+
 def test_response_files_count_from_the_commands_folder(project):
     (project.folder / "flags").write_text("-O3 -I include '-DSCALE=5 + 2'\n")
     command = {"directory": "..", "file": "one.c", "command": "cc @flags -c one.c"}

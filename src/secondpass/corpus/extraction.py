@@ -1,7 +1,7 @@
 """Every function of a project's translation units on its own: normalised, hashed, measured.
 
 Within a project each near-duplicate group appears once, by the first of its functions in the order of the
-build. An inline function is compiled in every unit that includes its header; that it is the same one again is
+files' names: that of a build on several cores is never the same. An inline function is compiled in every unit that includes its header; that it is the same one again is
 seen in the text that LLVM prints for it, before anything is extracted.
 """
 
@@ -69,7 +69,7 @@ def extract(project: Project, folder: Path, sandbox: Sandbox) -> tuple[list[Reco
     records: dict[str, Record] = {}
     problems: list[str] = []
     seen: set[bytes] = set()
-    for unit in project.compiled:
+    for unit in sorted(project.compiled, key=lambda unit: unit.file):
         try:
             for record in _functions(project, unit, (folder / unit.bitcode).read_bytes(), seen):
                 records.setdefault(record.group, record)
