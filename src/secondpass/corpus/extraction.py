@@ -1,8 +1,9 @@
 """Every function of a project's translation units on its own: normalised, hashed, measured.
 
 Within a project each near-duplicate group appears once, by the first of its functions in the order of the
-files' names: that of a build on several cores is never the same. An inline function is compiled in every unit that includes its header; that it is the same one again is
-seen in the text that LLVM prints for it, before anything is extracted.
+files' names: that of a build on several cores is never the same. An inline function is compiled in every unit
+that includes its header; that it is the same one again is seen in the text that LLVM prints for it, before
+anything is extracted.
 """
 
 from __future__ import annotations
