@@ -915,6 +915,7 @@ def test_the_report_sums_the_log_and_agrees_with_the_objects(build):
     assert "codec.c" in table and "2 files" in table and "3 lines of the log" in table
     page = (build.folder / "page.html").read_text()
     assert "compress" in page and "http" not in page
+    assert ">codec.c<" in page and page.count(str(build.folder)) == 1  # said once, not in every row
 
 
 def test_text_is_what_llvm_size_calls_text(build):

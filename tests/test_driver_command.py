@@ -76,6 +76,9 @@ def test_what_is_compiled_for_size_is_ours(line, sources, output):
         ("-Oz -c a.c -fstack-usage", "-fstack-usage"),
         ("-Oz -c a.c -foptimization-record-file=x", "-foptimization-record-file=x"),
         ("-Oz -c a.c -Xclang -ast-dump", "-Xclang -ast-dump"),
+        ("-Oz -o conftest conftest.c", "tries the compiler"),
+        ("-Oz -c /b/CMakeFiles/CMakeScratch/TryCompile-x/testCCompiler.c", "tries the compiler"),
+        ("-Oz -c meson-private/tmpx/testfile.c", "tries the compiler"),
     ],
 )
 def test_everything_else_is_left_to_clang_and_the_reason_is_known(line, reason):

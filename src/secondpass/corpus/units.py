@@ -23,6 +23,7 @@ from secondpass.errors import CorpusError
 from secondpass.files import write_json
 from secondpass.llvm.library import load
 from secondpass.llvm.toolchain import find_clang
+from secondpass.probes import is_probe
 
 Language = Literal["c", "c++"]
 
@@ -69,11 +70,6 @@ class Command:
     def path(self) -> Path:
         """The source file."""
         return self.directory / self.file
-
-    @property
-    def is_probe(self) -> bool:
-        """Whether `configure` or CMake tries with it what the compiler can do; its file is gone by now."""
-        return Path(self.file).name.startswith("conftest") or "CMakeScratch" in f"{self.directory}/{self.file}"
 
     @property
     def language(self) -> Language | None:
@@ -182,7 +178,7 @@ def compile_units(
     target.mkdir(parents=True, exist_ok=True)
     distinct: dict[str, Command] = {}
     for command in commands:
-        if command.language is not None and not command.is_probe:
+        if command.language is not None and not is_probe(command.path):  # a trial's file is gone by now
             distinct.setdefault(os.path.normpath(command.path), command)
     clang = str(find_clang(major=load().major))
     processes = processes or Processes()

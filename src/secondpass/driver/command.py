@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from secondpass.probes import is_probe
 from secondpass.response_files import expanded
 
 _WITH_WORD = frozenset(
@@ -204,6 +205,8 @@ def _reason(
         return "nothing is compiled"
     if compile_only and others:
         return f"{others[0]} is no C or C++"
+    if all(is_probe(Path.cwd() / it.path) for it in sources):
+        return "a build system tries the compiler"
     if flto:
         return "link-time optimisation (-flto) is asked for"
     if not compile_only and any(it.startswith("-x") for it in words):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,20 @@ class Summary:
         """Wall time of all files, one after the other."""
         return sum(it.seconds for it in self.records)
 
+    @property
+    def folder(self) -> str:
+        """The deepest folder in which all sources lie; empty where there is none but the root."""
+        folders = {Path(it.source).parent for it in self.records}
+        try:
+            common = os.path.commonpath(folders)
+        except ValueError:  # a log of somebody else's: names that are not absolute
+            return ""
+        return "" if common == os.sep else common
+
+    def short(self, source: str) -> str:
+        """A source as tables show it: below `folder`."""
+        return os.path.relpath(source, self.folder) if self.folder else source
+
     def gains(self) -> list[FunctionChange]:
         """The functions that lost most bytes."""
         changes = (it for it in self._functions() if it.after < it.before)
@@ -104,17 +119,22 @@ def write_page(summary: Summary, path: Path) -> None:
     page.text(
         f"{len(summary.records):,} objects: {before:,} bytes of text at -Oz, {after:,} as built "
         f"({change(before, after)}), in {summary.seconds:,.1f} s of work."
+        + (f" Files are named from {summary.folder} on." if summary.folder else "")
     )
     page.section("Functions that lost most")
-    page.table(("function", "file", "bytes at -Oz", "as built", "change"), map(_row, summary.gains()))
+    page.table(
+        ("function", "file", "bytes at -Oz", "as built", "change"), (_row(summary, it) for it in summary.gains())
+    )
     page.section("Largest functions left")
-    page.table(("function", "file", "bytes at -Oz", "as built", "change"), map(_row, summary.largest()))
+    page.table(
+        ("function", "file", "bytes at -Oz", "as built", "change"), (_row(summary, it) for it in summary.largest())
+    )
     page.section("Files", "Bytes of text as llvm-size counts them: code, constants and unwind tables.")
     page.table(
         ("file", "bytes at -Oz", "as built", "change", "s", "effort", "code generation", "note"),
         (
             (
-                it.source,
+                summary.short(it.source),
                 f"{it.before:,}",
                 f"{it.after:,}",
                 change(it.before, it.after),
@@ -141,5 +161,5 @@ def change(before: int, after: int) -> str:
     return f"{(after - before) / before:+.1%}"
 
 
-def _row(it: FunctionChange) -> tuple[str, ...]:
-    return readable(it.name), it.source, f"{it.before:,}", f"{it.after:,}", change(it.before, it.after)
+def _row(summary: Summary, it: FunctionChange) -> tuple[str, ...]:
+    return readable(it.name), summary.short(it.source), f"{it.before:,}", f"{it.after:,}", change(it.before, it.after)

@@ -37,7 +37,8 @@ def build_document(summary: Summary) -> Document:
 
 def print_build(summary: Summary, console: Console) -> None:
     """A table of a build's files, and its functions that changed most and are the largest."""
-    table = Table(title=str(summary.log), title_justify="left", show_footer=True, header_style="bold")
+    title = f"{summary.log}, files below {summary.folder}" if summary.folder else str(summary.log)
+    table = Table(title=title, title_justify="left", show_footer=True, header_style="bold")
     total = change(summary.before, summary.after)
     table.add_column("file", footer=f"{len(summary.records):,} files")
     columns = (
@@ -51,7 +52,7 @@ def print_build(summary: Summary, console: Console) -> None:
         table.add_column(name, justify="right", footer=footer)
     for it in sorted(summary.records, key=lambda it: it.after - it.before):
         sizes = f"{it.before:,}", f"{it.after:,}", change(it.before, it.after)
-        table.add_row(it.source, *sizes, f"{it.seconds:.1f}", "cached" if it.cached else str(it.effort))
+        table.add_row(summary.short(it.source), *sizes, f"{it.seconds:.1f}", "cached" if it.cached else str(it.effort))
     console.print(table)
     for title, functions in (("lost most", summary.gains()), ("largest left", summary.largest())):
         table = Table(title=f"functions: {title}", title_justify="left", header_style="bold")

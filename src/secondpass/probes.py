@@ -1,0 +1,12 @@
+"""Sources with which a build system tries what the compiler can do, and which are no part of what is built."""
+
+from __future__ import annotations
+
+from pathlib import PurePath
+
+_FOLDERS = frozenset(("CMakeScratch", "CMakeTmp", "meson-private"))
+
+
+def is_probe(path: PurePath) -> bool:
+    """Whether a file is written for a trial: by `configure` (conftest.c), CMake or Meson (in folders of their own)."""
+    return path.name.startswith("conftest") or not _FOLDERS.isdisjoint(path.parts)
