@@ -4,7 +4,7 @@ import random
 import re
 
 import pytest
-from compiling import CODEC, CODEC_CHECK, PROGRAM, linked_output, needs_linker, unoptimised, unoptimised_text
+from compiling import CODEC, CODEC_CHECK, PROGRAM, clang, linked_output, needs_linker, unoptimised, unoptimised_text
 
 from secondpass.errors import LLVMError
 from secondpass.llvm.module import Module
@@ -485,3 +485,55 @@ def test_a_function_that_may_be_replaced_may_be_a_second_name_of_another():
     source = "void real(void); __attribute__((weak)) void hook(void) {} int f(void) { return hook == real; }"
     with rebuilt(unoptimised_text(source)) as module:
         assert "icmp eq ptr @hook, @real" in module.to_text()
+
+
+REPLACED = """
+const int table[3] = {5, 6, 7};
+int second(void) { return table[1]; }
+int sum(const char *p) { int s = 0; while (*p) s += *p++ * table[2]; return s; }
+"""
+REPLACES = """
+#include <stdio.h>
+const int table[3] = {77, 78, 1};
+int second(void), sum(const char *);
+int main(void) { printf("%d %d\\n", second(), sum("ab")); }
+"""
+
+
+@needs_linker
+def test_a_constant_that_may_be_replaced_when_it_is_loaded_is_not_known(tmp_path):
+    (tmp_path / "program.c").write_text(REPLACES)
+    library = tmp_path / "libreplaced.so"
+    with rebuilt(unoptimised_text(REPLACED, "-fPIC", "-fsemantic-interposition")) as module:
+        (tmp_path / "replaced.o").write_bytes(module.emit("obj"))
+    clang("-shared", "-nostdlib", tmp_path / "replaced.o", "-o", library)
+    assert linked_output(tmp_path, tmp_path / "program.c", library, f"-Wl,-rpath,{tmp_path}") == "78 195\n"
+
+
+EQUAL = """
+int large(int x);
+int one(int x) { int s = 0; for (int i = 0; i < x; i++) s += large(s ^ i) * 3; return s; }
+int two(int x) { int s = 0; for (int i = 0; i < x; i++) s += large(s ^ i) * 3; return s; }
+"""
+FRAMES = "void *one(int x) { large(x); return __builtin_return_address(0); }"
+
+
+@pytest.mark.parametrize(
+    ("source", "flags", "merged"),
+    [
+        (EQUAL, (), True),
+        (EQUAL, ("-fPIE",), True),
+        (EQUAL, ("-fPIC", "-fvisibility=hidden"), True),
+        (EQUAL, ("-fPIC",), False),
+        (f"int large(int); {FRAMES} {FRAMES.replace('one', 'two')}", (), False),
+    ],
+)
+def test_equal_functions_are_merged_but_where_one_of_them_has_an_identity(source, flags, merged):
+    with Module.parse(unoptimised_text(source, *flags)) as module:
+        module.run_oz()
+        before = module.to_text()
+        assert module.merge_equal() is merged
+        after = module.to_text()
+        assert ("call i32 @one(" in after) is merged
+        assert (after == before) is not merged
+        assert "secondpass" not in after

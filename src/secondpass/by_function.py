@@ -27,6 +27,8 @@ _LAST = (
 """Tried on the whole module at last: what is local to it and used no more, equal constants, arguments that are the
 same in all calls. The first makes constants of variables that are never written, and a program is the
 better for it at the same size."""
+_BEFORE_MERGING = PassList.of("globalopt", "globaldce", "constmerge")
+"""What makes functions equal: the same names for equal constants."""
 _RESERVE = 0.1
 """The share of the time for what follows the choice: putting the parts together, the last lists."""
 _TOLD = 0.1
@@ -106,12 +108,23 @@ def by_function(
         report(total, total)
         complete = parts.is_complete
         with parts.assemble() as whole:
-            versions = [whole.to_bitcode(), *_with_distances(whole)]
+            versions = list(_versions(whole)) if left() > 0 else [whole.to_bitcode()]
     last = _LAST[: 1 if left() <= 0 else None]
     if not complete:  # what stayed in the whole module has had no list yet
         last = tuple(PassList.of(load().oz_pipeline) + it for it in last)
     found = _smallest(versions, last, objective, sandbox, links)
     return Assembled(found[0], chosen, found[1], pace.untried) if found else None
+
+
+def _versions(module: Module) -> Iterator[bytes]:
+    """The module as it is, and with its equal functions merged; each with distances in its tables of addresses too."""
+    yield module.to_bitcode()
+    with module.clone() as merged:
+        merged.run(_BEFORE_MERGING)
+        if merged.merge_equal():
+            yield merged.to_bitcode()
+            yield from _with_distances(merged)
+    yield from _with_distances(module)
 
 
 def _with_distances(module: Module) -> Iterator[bytes]:

@@ -23,7 +23,7 @@ from secondpass.by_function import by_function
 from secondpass.engines.base import Engine
 from secondpass.errors import InputError, LLVMError, PromptTooLong
 from secondpass.frontend import is_source, read_ir
-from secondpass.llvm.jobs import Job, Outcome
+from secondpass.llvm.jobs import Job, Outcome, Status
 from secondpass.llvm.library import load
 from secondpass.llvm.module import FunctionSize, Module
 from secondpass.llvm.objects import Beside
@@ -33,10 +33,9 @@ from secondpass.progress import Progress
 from secondpass.prompt import Answer, Objective
 from secondpass.strategies.base import Attempt, Budget, Function, Session, Strategy
 
-_CHUNK = 16
-"""Lists that are tried on the module at a time; each where the module is large, for time is looked at between them."""
-_LARGE = 20_000
-"""Instructions of a large module."""
+_CHUNK, _CHUNK_SECONDS = 16, 2.0
+"""Lists that are tried on the module at a time, and how long they may take together, as -Oz tells: time is looked at
+between them."""
 _WHOLE = 20
 """Lists of answers that are tried on the whole module: each compiles every function, and functions get theirs later."""
 _MODEL, _MODULE = 0.4, 0.55
@@ -241,7 +240,7 @@ def optimize(
     except LLVMError as error:
         note = f"no function has a list of its own: {error}"
     if untried or any(it.note == _NO_TIME for it in asked.values()):
-        note = f"{note or 'some lists were not tried'}: {seconds:g} s are the longest time"
+        note = f"{note or 'some lists were not tried'}; there are {seconds:g} s for all of them"
     others.sort(key=lambda it: _size(it).by(objective))
     clock.lap("functions")
     return Result(
@@ -324,8 +323,8 @@ def _oz(source: Outcome, path: Path, sandbox: Sandbox) -> Outcome:
     job = Job(source.bitcode or b"", (pipeline,), str(path), functions=True, bytes=True, keep=True)
     outcome = sandbox.compile(job)[0]
     if not outcome.ok:
-        how = f"{outcome.status}: {outcome.message}"
-        raise InputError(f"{path}: LLVM's own -Oz makes nothing of this module ({how}); the input is kept as it is")
+        how = "fails" if outcome.status is Status.TIMEOUT else f"makes nothing of this module: {outcome.status}"
+        raise InputError(f"{path}: LLVM's own -Oz {how}: {outcome.message}")
     return outcome
 
 
@@ -418,9 +417,10 @@ def _best(
     bitcode = source.bitcode or b""
     measure = objective is Objective.BYTES
     sizes: list[tuple[int, int, _Candidate]] = []
+    together = max(1, min(_CHUNK, int(_CHUNK_SECONDS / max(oz.seconds, 1e-3))))
     jobs = (
         Job(bitcode, tuple(str(it.passes) for it in part), str(start), bytes=measure)
-        for start, part in _chunks(candidates, _CHUNK if source.instructions < _LARGE else 1)
+        for start, part in _chunks(candidates, together)
     )
     done = 0
     for job, outcomes in sandbox.run(takewhile(lambda _: not clock.is_over(_MODULE), jobs)):

@@ -127,7 +127,8 @@ def smallest(
         modules: versions of one, the best first.
         sets: what to try; the first is taken among equals.
         given: the words of the command line: what they set stays as it is.
-        is_over: whether the time is over; then nothing more is tried.
+        is_over: whether the time is over; then nothing more is tried, but the first set on the best module, which takes
+            as long as no set.
         fits: whether an object can take the place of clang's; where none can, one that cannot is returned.
 
     Raises:
@@ -142,7 +143,7 @@ def smallest(
     best = Generated(generate(modules[0], ()), ())
     tried: set[Options] = {()}
     while sets := [it for it in dict.fromkeys(_without(options, left_out) for options in sets) if it not in tried]:
-        if is_over():
+        if is_over() and len(tried) > 1:
             return replace(best, untried=len(sets))
         options = sets[0]
         tried.add(options)

@@ -262,6 +262,7 @@ class _Build:
             record = replace(Record.of_json(found.record), cached=True)
         else:
             theirs = self._folder / "clang.o"
+            begun = time.perf_counter()
             code, said = self._by_clang(source, output, theirs)
             if code and _OTHER_LEVEL.search(said):
                 self._level = self._command.level or "-O0"
@@ -271,7 +272,7 @@ class _Build:
             self._tell(source, said)
             if code:
                 return code
-            made = self._improved(source, theirs.read_bytes())
+            made = self._improved(source, theirs.read_bytes(), time.perf_counter() - begun)
             write_whole(Path(output), made.image)
             record = made.record
             if known and made.final:
@@ -299,9 +300,9 @@ class _Build:
         sys.stdout.flush()
         return run.returncode, run.stderr.decode("utf-8", "surrogateescape")
 
-    def _improved(self, source: Source, theirs: bytes) -> _Made:
-        """Our object where it is smaller than clang's, or else clang's."""
-        from secondpass.driver.smaller import apart, sizes, smaller
+    def _improved(self, source: Source, theirs: bytes, seconds: float) -> _Made:
+        """Our object where it is smaller than clang's, which took so long, or else clang's."""
+        from secondpass.driver.smaller import apart, module_path, sizes, smaller
         from secondpass.llvm import objects
 
         record = Record(source="", effort=self._effort)
@@ -313,7 +314,8 @@ class _Build:
             options = self._command.without_dependencies()
             asked = self._compiler.command, options, source.word, source.language, self._level
             fits = _fit_for(theirs, alone=self._is_alone())
-            made = apart(partial(smaller, *asked, self._effort, self._folder, codegen=self._codegen, fits=fits))
+            how = self._effort, self._folder, seconds
+            made = apart(partial(smaller, *asked, *how, codegen=self._codegen, fits=fits))
             record = replace(record, note=made.note)
             after = objects.text_size(made.image)
             if after < before and fits(made.image):
@@ -322,8 +324,9 @@ class _Build:
                 return _Made(made.image, record, final=True)
             return _Made(theirs, record, final=True)
         except Exception as error:  # whatever is wrong with us, the build has its object
-            _warn(f"{source.word}: {_text(error)}; the object is clang's")
-            return _Made(theirs, replace(record, note=f"as clang made it: {_text(error)}"), final=False)
+            text = _text(error).removeprefix(f"{module_path(self._folder, source.word)}: ")
+            _warn(f"{source.word}: {text}; the object is clang's")
+            return _Made(theirs, replace(record, note=f"as clang made it: {text}"), final=False)
 
     def _is_alone(self) -> bool:
         """Whether the program may have no C library."""

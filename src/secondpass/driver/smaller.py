@@ -21,6 +21,8 @@ from secondpass.prompt import Objective
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
+_CLANGS = 5
+"""How many times as long as clang a file may take, where effort gives it less: a large file, or a busy machine."""
 _THREADS = 1
 """A build runs a compiler on every core already; and a model without threads of its own is whole after a fork."""
 _LISTS = 0.75
@@ -53,6 +55,7 @@ def smaller(
     optimised: str,
     level: int,
     folder: Path,
+    clang_seconds: float,
     *,
     codegen: bool,
     fits: Callable[[bytes], bool] = lambda _: True,
@@ -67,6 +70,7 @@ def smaller(
         optimised: the optimisation level at which clang reads it: -Oz, or that of a precompiled header.
         level: of effort.
         folder: for what is of no use later.
+        clang_seconds: what clang took for the same source.
         codegen: whether options of code generation are tried.
         fits: whether an object can take the place of clang's.
 
@@ -81,15 +85,16 @@ def smaller(
     from secondpass.tuner.coreset import coreset
 
     asked, started = effort(level), time.monotonic()
+    longest = max(asked.seconds, _CLANGS * clang_seconds)
     library = load()  # the sandbox's process has it then, and what is wrong with it is said here
     if codegen:  # lists are compared by the code that will be made of them
         library.set_options(usual(options))
 
     def is_over() -> bool:
-        return time.monotonic() - started > asked.seconds
+        return time.monotonic() - started > longest
 
-    with Sandbox(1, asked.seconds / 2, fork=True) as sandbox:
-        module, native = folder / f"{Path(source).stem}.bc", folder / "native.o"
+    with Sandbox(1, longest / 2, fork=True) as sandbox:
+        module, native = module_path(folder, source), folder / "native.o"
         _run([*clang, *options, optimised, *_LATEST, "-emit-llvm", "-o", str(module), "-x", language, source])
         with Module.parse(module.read_bytes()) as written:
             placed = written.has_attribute("cold") or written.has_attribute("hot")
@@ -103,7 +108,7 @@ def smaller(
             objective=Objective.BYTES,
             coreset=lists,
             marked=optimised == "-Oz",
-            seconds=_LISTS * asked.seconds,
+            seconds=_LISTS * longest,
             runners_up=_RUNNERS_UP if codegen else 0,
         )
 
@@ -120,6 +125,11 @@ def smaller(
         if made.untried:
             notes.append(f"no time for {made.untried} sets of options of code generation")
         return Smaller(made.image, made.options, "; ".join(notes))
+
+
+def module_path(folder: Path, source: str) -> Path:
+    """Where the bitcode of a source lies meanwhile; errors name it."""
+    return folder / f"{Path(source).stem}.bc"
 
 
 def apart(work: Callable[[], Smaller]) -> Smaller:

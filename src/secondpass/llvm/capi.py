@@ -123,6 +123,7 @@ _SIGNATURES: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "LLVMAddAttributeAtIndex": (None, (_P, _U, _P)),
     "LLVMGetEnumAttributeAtIndex": (_P, (_P, _U, _U)),
     "LLVMRemoveEnumAttributeAtIndex": (None, (_P, _U, _U)),
+    "LLVMRemoveStringAttributeAtIndex": (None, (_P, _U, _S, _U)),
     "LLVMCreateMemoryBufferWithMemoryRangeCopy": (_P, (_S, _Z, _S)),
     "LLVMGetBufferStart": (_P, (_P,)),
     "LLVMGetBufferSize": (_Z, (_P,)),

@@ -25,6 +25,12 @@ from secondpass.llvm.passes import PassList
 
 _SIZE_ATTRIBUTES = (b"minsize", b"optsize")
 _INLINED = re.compile(r"^attributes #(\d+) = \{[^\n]*\balwaysinline\b", re.MULTILINE)
+_USUAL_SECTIONS = (None, b"", b".text.startup")
+"""Where functions lie that nobody chose a section for; clang chooses the last for constructors of variables."""
+_FRAMES = ("llvm.returnaddress", "llvm.frameaddress", "llvm.addressofreturnaddress", "llvm.sponentry")
+"""Intrinsics by which a function looks at its own frame."""
+_APART = b"secondpass-apart"
+"""An attribute that makes a function equal to no other one, for a while."""
 _PREDECESSORS = re.compile(rb"; preds = .*")
 _MADE = frozenset(
     """bcmp calloc fiprintf fputc fputs fwrite iprintf malloc memccpy memchr memcmp memcpy memmove mempcpy memrchr
@@ -185,8 +191,8 @@ class Module:
         chosen for the code, return plainly where it was to return by a thunk, and take along the mark without which a
         function may not be called through its address (-fcf-protection).
         """
-        marked, placed = b"cf-protection-branch", any(self._api.LLVMGetSection(it) for it in self._defined())
-        marks = self._api.LLVMGetModuleFlag(self._module, marked, len(marked))
+        placed = any(self._api.LLVMGetSection(it) not in _USUAL_SECTIONS for it in self._defined())
+        marks = self._flag(b"cf-protection-branch") is not None
         return not placed and not marks and not self.has_attribute("fn_ret_thunk_extern")
 
     @property
@@ -335,6 +341,39 @@ class Module:
                 api.LLVMAddAttributeAtIndex(function, capi.FUNCTION_INDEX, attribute)
         return bool(own)
 
+    def merge_equal(self) -> bool:
+        """Make calls of one function of all that are equal to it (`mergefunc`); whether there are any.
+
+        A function stays as it is where another one may take its place when a library is loaded, which the others would
+        follow; and where it looks at its own frame.
+        """
+        api, before = self._api, self.fingerprint()
+        looked_at = any(self._name(it).startswith(_FRAMES) for it in self._values("Function"))
+        frames = [it.encode() for it in _FRAMES]
+        apart = {name for name, text in self.texts() if any(it in text for it in frames)} if looked_at else set[str]()
+        if self.is_loaded:
+            apart |= {self._name(it) for it in self._defined() if self._is_exported(it)}
+        for name in apart:
+            value = name.encode("utf-8", "surrogateescape")
+            attribute = api.LLVMCreateStringAttribute(self._context.handle, _APART, len(_APART), value, len(value))
+            function = api.LLVMGetNamedFunction(self._module, value)
+            api.LLVMAddAttributeAtIndex(function, capi.FUNCTION_INDEX, attribute)
+        self._run("mergefunc")
+        for function in self._defined():
+            api.LLVMRemoveStringAttributeAtIndex(function, capi.FUNCTION_INDEX, _APART, len(_APART))
+        return self.fingerprint() != before
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether it may become part of a library, whose symbols another one's may replace when both are loaded."""
+        return self._flag(b"PIC Level") is not None and self._flag(b"PIE Level") is None
+
+    def _is_exported(self, function: int) -> bool:
+        return (
+            self._api.LLVMGetLinkage(function) == capi.EXTERNAL
+            and self._api.LLVMGetVisibility(function) == capi.DEFAULT_VISIBILITY
+        )
+
     def extract(self, *names: str) -> Self:
         """Those functions, with the declarations and variables they need, as a module of its own.
 
@@ -432,9 +471,7 @@ class Module:
 
     @cached_property
     def _machine(self) -> int:
-        flag = b"PIC Level"
-        pic = bool(self._api.LLVMGetModuleFlag(self._module, flag, len(flag)))
-        return self.library.target_machine(self.triple.encode(), pic=pic)
+        return self.library.target_machine(self.triple.encode(), pic=self._flag(b"PIC Level") is not None)
 
     def _run(self, pipeline: str) -> None:
         error = self._api.LLVMRunPasses(self._module, pipeline.encode(), self._machine, self.library.pass_options)
@@ -469,6 +506,8 @@ class Module:
             else:
                 api.LLVMSetLinkage(function, capi.AVAILABLE_EXTERNALLY)
         linkages: dict[str, int] = {}
+        # What was internal once stays local to the module, and so final, where any symbol may be replaced when loaded.
+        dropped = capi.LINKONCE if self.interposed else capi.INTERNAL
         for variable in self._values("Global"):
             if not api.LLVMIsDeclaration(variable):
                 linkage = api.LLVMGetLinkage(variable)
@@ -477,7 +516,8 @@ class Module:
                     if not self._name(variable):
                         api.LLVMSetValueName2(variable, b"unnamed", 7)  # LLVM makes it unique
                     linkages[self._name(variable)] = linkage
-                    api.LLVMSetLinkage(variable, capi.INTERNAL)
+                    if linkage != capi.INTERNAL:
+                        api.LLVMSetLinkage(variable, dropped)
         self._run("globaldce,elim-avail-extern,globaldce,strip-dead-prototypes")
         for name in replaced:  # another file may have it, even as a second name of something that is here
             if function := api.LLVMGetNamedFunction(self._module, name.encode("utf-8", "surrogateescape")):
@@ -491,6 +531,15 @@ class Module:
             elif not api.LLVMIsGlobalConstant(variable):
                 api.LLVMSetLinkage(variable, capi.EXTERNAL)
                 api.LLVMSetVisibility(variable, capi.HIDDEN)
+
+    @property
+    def interposed(self) -> bool:
+        """Whether any symbol may be replaced when the module is loaded (`-fsemantic-interposition`)."""
+        return self._flag(b"SemanticInterposition") is not None
+
+    def _flag(self, name: bytes) -> int | None:
+        """A module flag's metadata."""
+        return self._api.LLVMGetModuleFlag(self._module, name, len(name)) or None
 
     def _declare(self, ifunc: int) -> None:
         """Put a declared function in place of one whose body a resolver picks at load time."""
