@@ -19,6 +19,7 @@ import argparse
 import json
 import math
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -303,8 +304,10 @@ def source_of(package: str, out: Path) -> Path:
     if not folder.exists():
         fetched = out / "fetched"
         fetched.mkdir(exist_ok=True)
-        command = ["apt-get", "source", "--download-only", "-o", "APT::Sandbox::User=root", package]
-        if subprocess.run(command, cwd=fetched, check=False, stdout=subprocess.DEVNULL).returncode:
+        command = ["apt-get", "source", "--download-only", "-o", "APT::Sandbox::User=root"]
+        # A security update's source may be gone from the mirror: then the stable release's.
+        named = (package, f"{package}/{platform.freedesktop_os_release().get('VERSION_CODENAME', 'stable')}")
+        if all(subprocess.run([*command, it], cwd=fetched, stdout=subprocess.DEVNULL).returncode for it in named):
             raise NotBuiltError(f"{package}: its source cannot be fetched; what apt-get says stands above")
         (description,) = fetched.glob(f"{package}_*.dsc")
         folder.parent.mkdir(exist_ok=True)

@@ -40,6 +40,10 @@ _WHOLE = 20
 """Lists of answers that are tried on the whole module: each compiles every function, and functions get theirs later."""
 _MODEL, _MODULE = 0.4, 0.55
 """Shares of the time after which no function is asked about any more, and no list tried on the whole module."""
+_LARGE = 0.02
+"""The share of the time that -Oz takes of a module on which no list is tried: its functions are to have their own."""
+_APART = 5
+"""Times -Oz's seconds: with less, taking the module apart and together again leaves no time for any list but -Oz."""
 _MERGES = "mergefunc"
 """Makes calls of another function of functions that are equal to it: one that may be replaced when it is loaded, or
 looks at its own frame, is not. -Oz does not have it, so whole modules do without."""
@@ -229,8 +233,10 @@ def optimize(
         lists = {name: _lists(about, winner.passes, coreset) for name, about in asked.items()}
         progressed = partial(report, "choosing a list for each function")
         kept = {it.name for it in oz.functions}
-        made = by_function(source.bitcode or b"", lists, kept, objective, sandbox, links, clock.left, progressed)
-        untried += made.untried if made else clock.is_over()
+        enough = clock.left() > _APART * oz.seconds
+        about = source.bitcode or b"", lists, kept, objective, sandbox, links
+        made = by_function(*about, clock.left, progressed) if enough else None
+        untried += made.untried if made else not enough
         if made:
             other = made.outcome
             if _rank(made.outcome, objective) < _rank(best, objective):
@@ -272,9 +278,13 @@ class _Clock:
         self._limit = limit
         self._laps: dict[str, float] = {}
 
+    def seconds(self, share: float) -> float:
+        """A share of the time."""
+        return share * self._limit
+
     def left(self, share: float = 1.0) -> float:
         """Seconds, of a share of the time."""
-        return self._started + share * self._limit - time.perf_counter()
+        return self._started + self.seconds(share) - time.perf_counter()
 
     def is_over(self, share: float = 1.0) -> bool:
         """Whether a share of the time is."""
@@ -423,7 +433,8 @@ def _best(
         for start, part in _chunks(candidates, together)
     )
     done = 0
-    for job, outcomes in sandbox.run(takewhile(lambda _: not clock.is_over(_MODULE), jobs)):
+    share = _MODULE if oz.seconds < clock.seconds(_LARGE) else 0.0
+    for job, outcomes in sandbox.run(takewhile(lambda _: not clock.is_over(share), jobs)):
         start = int(job.name)
         for candidate, outcome in zip(candidates[start:], outcomes):
             if outcome.ok:

@@ -21,7 +21,7 @@ from secondpass.prompt import Objective
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
-_CLANGS = 5
+_CLANGS = 10
 """How many times as long as clang a file may take, where effort gives it less: a large file, or a busy machine."""
 _THREADS = 1
 """A build runs a compiler on every core already; and a model without threads of its own is whole after a fork."""
@@ -119,7 +119,9 @@ def smaller(
             return native.read_bytes()
 
         with Module.parse(result.bitcode) as best:
-            sets = [it for it in shipped()[: asked.codegen] if suits(it, best, placed=placed)] if codegen else ()
+            sets = [it for it in shipped()[: asked.codegen] if suits(it, best, placed=placed)] if codegen else []
+        if codegen and is_over():  # then one is tried; the machine outliner does not suit every module
+            sets.insert(0, usual(options))
         made = smallest(generate, [result.bitcode, *result.runners_up], sets, options, is_over, fits)
         notes = [result.note] if result.note else []
         if made.untried:
