@@ -116,10 +116,10 @@ PROGRAMS = {
         Program("libyaml", CONFIGURE, "make -j2", "make check", ("src/.libs/libyaml-0.so.*.*.*",)),
         Program(
             "expat",
-            f"{CONFIGURE} --without-docbook",
-            "make -j2",
-            "make check",
-            ("lib/.libs/libexpat.so.*.*.*", "xmlwf/.libs/xmlwf"),
+            f"cd expat; {CONFIGURE} --without-docbook",
+            "make -j2 -C expat",
+            "make -C expat check",
+            ("expat/lib/.libs/libexpat.so.*.*.*", "expat/xmlwf/.libs/xmlwf"),
         ),
         Program("ed", f'{OWN} CC="$CC" CFLAGS="$CFLAGS" LDFLAGS="$LDFLAGS"', "make -j2", "make check", ("ed",)),
         Program(
