@@ -19,7 +19,6 @@ import argparse
 import json
 import math
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -29,6 +28,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from secondpass.corpus.debian import release
 from secondpass.errors import run_script
 from secondpass.files import write_json
 from secondpass.llvm.toolchain import find_clang
@@ -306,7 +306,7 @@ def source_of(package: str, out: Path) -> Path:
         fetched.mkdir(exist_ok=True)
         command = ["apt-get", "source", "--download-only", "-o", "APT::Sandbox::User=root"]
         # A security update's source may be gone from the mirror: then the stable release's.
-        named = (package, f"{package}/{platform.freedesktop_os_release().get('VERSION_CODENAME', 'stable')}")
+        named = (package, f"{package}/{release()}")
         if all(subprocess.run([*command, it], cwd=fetched, stdout=subprocess.DEVNULL).returncode for it in named):
             raise NotBuiltError(f"{package}: its source cannot be fetched; what apt-get says stands above")
         (description,) = fetched.glob(f"{package}_*.dsc")

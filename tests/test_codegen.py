@@ -162,3 +162,6 @@ def test_when_the_time_is_over_the_first_set_is_tried_all_the_same(generate, mod
     made = smallest(generate, modules, [SMALLER, LARGER], is_over=lambda: True)
     assert (made.options, made.untried) == (SMALLER, 1)
     assert generate.asked == [(), SMALLER]
+    times = iter([False, True])
+    made = smallest(generate, modules, [SMALLER, LARGER], is_over=lambda: next(times))
+    assert (made.options, made.untried) == (SMALLER, 1)

@@ -27,8 +27,6 @@ _LAST = (
 """Tried on the whole module at last: what is local to it and used no more, equal constants, arguments that are the
 same in all calls. The first makes constants of variables that are never written, and a program is the
 better for it at the same size."""
-_BEFORE_MERGING = PassList.of("globalopt", "globaldce", "constmerge")
-"""What makes functions equal: the same names for equal constants."""
 _RESERVE = 0.1
 """The share of the time for what follows the choice: putting the parts together, the last lists."""
 _TOLD = 0.1
@@ -120,7 +118,7 @@ def _versions(module: Module) -> Iterator[bytes]:
     """The module as it is, and with its equal functions merged; each with distances in its tables of addresses too."""
     yield module.to_bitcode()
     with module.clone() as merged:
-        merged.run(_BEFORE_MERGING)
+        merged.run(_LAST[0])  # functions are equal where equal constants have one name
         if merged.merge_equal():
             yield merged.to_bitcode()
             yield from _with_distances(merged)

@@ -234,8 +234,9 @@ def optimize(
         progressed = partial(report, "choosing a list for each function")
         kept = {it.name for it in oz.functions}
         enough = clock.left() > _APART * oz.seconds
-        about = source.bitcode or b"", lists, kept, objective, sandbox, links
-        made = by_function(*about, clock.left, progressed) if enough else None
+        made = None
+        if enough:
+            made = by_function(source.bitcode or b"", lists, kept, objective, sandbox, links, clock.left, progressed)
         untried += made.untried if made else not enough
         if made:
             other = made.outcome

@@ -196,7 +196,7 @@ class Builder:
                 if package.version or isinstance(error, UnknownPackage):
                     raise
                 # A security update's source may be gone from the mirror: take the stable release's.
-                self._step(name, [*source, f"{name}/{_release()}"], work, log, _MINUTES_FETCH)
+                self._step(name, [*source, f"{name}/{release()}"], work, log, _MINUTES_FETCH)
         description = next(work.glob("*.dsc"), None)
         folder = next((path for path in work.iterdir() if (path / "debian").is_dir()), None)
         if description is None or folder is None:
@@ -311,7 +311,7 @@ def _complaint(said: str) -> str:
     return (apt[:1] or telling[-1:] or lines[-1:] or ["it said nothing"])[0].strip()[:200]
 
 
-def _release() -> str:
+def release() -> str:
     """The code name of this Debian, such as `bookworm`."""
     try:
         found = re.search(r"VERSION_CODENAME=(\w+)", Path("/etc/os-release").read_text())

@@ -96,8 +96,6 @@ def smaller(
     with Sandbox(1, longest / 2, fork=True) as sandbox:
         module, native = module_path(folder, source), folder / "native.o"
         _run([*clang, *options, optimised, *_LATEST, "-emit-llvm", "-o", str(module), "-x", language, source])
-        with Module.parse(module.read_bytes()) as written:
-            placed = written.has_attribute("cold") or written.has_attribute("hot")
         engine = asked.engine(_THREADS)
         lists = coreset(Objective.BYTES, asked.coreset)
         result = optimize(
@@ -118,10 +116,13 @@ def smaller(
             _run([*clang, *words, "-o", str(native), "-x", "ir", str(module)])
             return native.read_bytes()
 
-        with Module.parse(result.bitcode) as best:
-            sets = [it for it in shipped()[: asked.codegen] if suits(it, best, placed=placed)] if codegen else []
-        if codegen and is_over():  # then one is tried; the machine outliner does not suit every module
-            sets.insert(0, usual(options))
+        sets: list[Options] = []
+        if codegen:
+            # Where the time is over the first set alone is tried; the machine outliner does not suit every module.
+            known = ([usual(options)] if is_over() else []) + [*shipped()[: asked.codegen]]
+            with Module.parse(module.read_bytes()) as written, Module.parse(result.bitcode) as best:
+                placed = written.has_attribute("cold") or written.has_attribute("hot")
+                sets = [it for it in known if suits(it, best, placed=placed)]
         made = smallest(generate, [result.bitcode, *result.runners_up], sets, options, is_over, fits)
         notes = [result.note] if result.note else []
         if made.untried:

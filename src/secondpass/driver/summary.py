@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from secondpass.driver.log import Record
@@ -26,7 +27,7 @@ class FunctionChange:
     after: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Summary:
     """What a log says.
 
@@ -55,7 +56,7 @@ class Summary:
         """Wall time of all files, one after the other."""
         return sum(it.seconds for it in self.records)
 
-    @property
+    @cached_property
     def folder(self) -> str:
         """The deepest folder in which all sources lie; empty where there is none but the root."""
         folders = {Path(it.source).parent for it in self.records}
@@ -121,14 +122,12 @@ def write_page(summary: Summary, path: Path) -> None:
         f"({change(before, after)}), in {summary.seconds:,.1f} s of work."
         + (f" Files are named from {summary.folder} on." if summary.folder else "")
     )
-    page.section("Functions that lost most")
-    page.table(
-        ("function", "file", "bytes at -Oz", "as built", "change"), (_row(summary, it) for it in summary.gains())
-    )
-    page.section("Largest functions left")
-    page.table(
-        ("function", "file", "bytes at -Oz", "as built", "change"), (_row(summary, it) for it in summary.largest())
-    )
+    for title, functions in (
+        ("Functions that lost most", summary.gains()),
+        ("Largest functions left", summary.largest()),
+    ):
+        page.section(title)
+        page.table(("function", "file", "bytes at -Oz", "as built", "change"), (_row(summary, it) for it in functions))
     page.section("Files", "Bytes of text as llvm-size counts them: code, constants and unwind tables.")
     page.table(
         ("file", "bytes at -Oz", "as built", "change", "s", "effort", "code generation", "note"),

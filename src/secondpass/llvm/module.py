@@ -103,24 +103,31 @@ class Module:
             LLVMError: it does not parse or verify; the message is LLVM's, with line and column.
         """
         library = library or load()
-        api = library.capi
         context = _Context(library)
-        data = source.encode() if isinstance(source, str) else source
-        buffer = api.LLVMCreateMemoryBufferWithMemoryRangeCopy(data, len(data), name.encode("utf-8", "surrogateescape"))
-        handle, message = ctypes.c_void_p(), ctypes.c_void_p()
-        failed = api.LLVMParseIRInContext(context.handle, buffer, ctypes.byref(handle), ctypes.byref(message))
-        said = api.take_message(message.value)
-        if failed or not handle.value:
-            said = said or context.take_errors() or "not LLVM IR"
-            api.LLVMContextDispose(context.handle)
-            raise LLVMError(said.strip() if name in said else f"{name}: {said.strip()}")
-        module = cls(handle.value, context)
+        try:
+            module = cls._read(context, source.encode() if isinstance(source, str) else source, name)
+        except LLVMError:
+            library.capi.LLVMContextDispose(context.handle)
+            raise
         try:
             module.verify()
         except LLVMError:
             module.close()
             raise
         return module
+
+    @classmethod
+    def _read(cls, context: _Context, data: bytes, name: str) -> Self:
+        """A module in a context, from IR text or bitcode."""
+        api = context.library.capi
+        buffer = api.LLVMCreateMemoryBufferWithMemoryRangeCopy(data, len(data), encoded(name))
+        handle, message = ctypes.c_void_p(), ctypes.c_void_p()
+        failed = api.LLVMParseIRInContext(context.handle, buffer, ctypes.byref(handle), ctypes.byref(message))
+        said = api.take_message(message.value)
+        if failed or not handle.value:
+            said = said or context.take_errors() or "not LLVM IR"
+            raise LLVMError(said.strip() if name in said else f"{name}: {said.strip()}")
+        return cls(handle.value, context)
 
     def discard_value_names(self) -> None:
         """Give values that passes make from now on no names, in every module of this context.
@@ -196,6 +203,16 @@ class Module:
         return not placed and not marks and not self.has_attribute("fn_ret_thunk_extern")
 
     @property
+    def is_loaded(self) -> bool:
+        """Whether it may become part of a library, whose symbols another one's may replace when both are loaded."""
+        return self._flag(b"PIC Level") is not None and self._flag(b"PIE Level") is None
+
+    @property
+    def interposed(self) -> bool:
+        """Whether any symbol may be replaced when the module is loaded (`-fsemantic-interposition`)."""
+        return self._flag(b"SemanticInterposition") is not None
+
+    @property
     def inlines_calls(self) -> bool:
         """Whether a call asks to be inlined, whatever the function says, as `flatten` makes all of a function's do."""
         text = self.to_text()
@@ -238,9 +255,7 @@ class Module:
             api.LLVMSetTarget(alone._module, api.LLVMGetTarget(self._module))
             api.LLVMSetDataLayout(alone._module, api.LLVMGetDataLayoutStr(self._module))
             made = {
-                name: api.LLVMAddFunction(
-                    alone._module, name.encode("utf-8", "surrogateescape"), api.LLVMGlobalGetValueType(function)
-                )
+                name: api.LLVMAddFunction(alone._module, encoded(name), api.LLVMGlobalGetValueType(function))
                 for name, function in functions.items()
             }
             alone._run("inferattrs")
@@ -354,7 +369,7 @@ class Module:
         if self.is_loaded:
             apart |= {self._name(it) for it in self._defined() if self._is_exported(it)}
         for name in apart:
-            value = name.encode("utf-8", "surrogateescape")
+            value = encoded(name)
             attribute = api.LLVMCreateStringAttribute(self._context.handle, _APART, len(_APART), value, len(value))
             function = api.LLVMGetNamedFunction(self._module, value)
             api.LLVMAddAttributeAtIndex(function, capi.FUNCTION_INDEX, attribute)
@@ -362,11 +377,6 @@ class Module:
         for function in self._defined():
             api.LLVMRemoveStringAttributeAtIndex(function, capi.FUNCTION_INDEX, _APART, len(_APART))
         return self.fingerprint() != before
-
-    @property
-    def is_loaded(self) -> bool:
-        """Whether it may become part of a library, whose symbols another one's may replace when both are loaded."""
-        return self._flag(b"PIC Level") is not None and self._flag(b"PIE Level") is None
 
     def _is_exported(self, function: int) -> bool:
         return (
@@ -520,10 +530,10 @@ class Module:
                         api.LLVMSetLinkage(variable, dropped)
         self._run("globaldce,elim-avail-extern,globaldce,strip-dead-prototypes")
         for name in replaced:  # another file may have it, even as a second name of something that is here
-            if function := api.LLVMGetNamedFunction(self._module, name.encode("utf-8", "surrogateescape")):
+            if function := api.LLVMGetNamedFunction(self._module, encoded(name)):
                 api.LLVMSetLinkage(function, capi.EXTERNAL_WEAK)
         for name, linkage in linkages.items():
-            variable = api.LLVMGetNamedGlobal(self._module, name.encode("utf-8", "surrogateescape"))
+            variable = api.LLVMGetNamedGlobal(self._module, encoded(name))
             if not variable:
                 continue
             if linkage != capi.INTERNAL:
@@ -532,18 +542,13 @@ class Module:
                 api.LLVMSetLinkage(variable, capi.EXTERNAL)
                 api.LLVMSetVisibility(variable, capi.HIDDEN)
 
-    @property
-    def interposed(self) -> bool:
-        """Whether any symbol may be replaced when the module is loaded (`-fsemantic-interposition`)."""
-        return self._flag(b"SemanticInterposition") is not None
-
     def _flag(self, name: bytes) -> int | None:
         """A module flag's metadata."""
         return self._api.LLVMGetModuleFlag(self._module, name, len(name)) or None
 
     def _declare(self, ifunc: int) -> None:
         """Put a declared function in place of one whose body a resolver picks at load time."""
-        api, name = self._api, self._name(ifunc).encode("utf-8", "surrogateescape")
+        api, name = self._api, encoded(self._name(ifunc))
         api.LLVMSetValueName2(ifunc, b"", 0)
         declared = api.LLVMAddFunction(self._module, name, api.LLVMGlobalGetValueType(ifunc))
         api.LLVMReplaceAllUsesWith(ifunc, declared)
@@ -589,3 +594,8 @@ class Module:
     def _has(self, function: int, attribute: bytes) -> bool:
         kind = self._attribute_kind(attribute)
         return bool(self._api.LLVMGetEnumAttributeAtIndex(function, capi.FUNCTION_INDEX, kind))
+
+
+def encoded(name: str) -> bytes:
+    """A name as LLVM has it: any bytes."""
+    return name.encode("utf-8", "surrogateescape")

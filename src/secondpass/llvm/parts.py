@@ -24,7 +24,7 @@ from typing import Self
 
 from secondpass.errors import LLVMError
 from secondpass.llvm import capi, debug_info
-from secondpass.llvm.module import Module
+from secondpass.llvm.module import Module, encoded
 
 CLEAN_UP = ("elim-avail-extern", "globaldce")
 """The passes that have to run behind a list on a part: they drop the bodies that were there to be inlined."""
@@ -436,7 +436,7 @@ class _Whole(Module):
         for linked in self._as_one(bodies):
             self._take(linked)
         for name, symbol in symbols.items():
-            value = self._function(name) or api.LLVMGetNamedGlobal(self._module, _encoded(name))
+            value = self._function(name) or api.LLVMGetNamedGlobal(self._module, encoded(name))
             api.LLVMSetVisibility(value, capi.DEFAULT_VISIBILITY)  # the only one that local symbols may have
             api.LLVMSetLinkage(value, symbol.linkage)
             api.LLVMSetVisibility(value, symbol.visibility)
@@ -448,17 +448,7 @@ class _Whole(Module):
     # Inside
 
     def _link(self, bitcode: bytes, name: str) -> None:
-        self._take(self._beside(bitcode, name))
-
-    def _beside(self, bitcode: bytes, name: str) -> Self:
-        """Another module in the same context."""
-        api = self._api
-        buffer = api.LLVMCreateMemoryBufferWithMemoryRangeCopy(bitcode, len(bitcode), _encoded(name))
-        handle, message = ctypes.c_void_p(), ctypes.c_void_p()
-        failed = api.LLVMParseIRInContext(self._context.handle, buffer, ctypes.byref(handle), ctypes.byref(message))
-        if failed or not handle.value:
-            raise LLVMError(f"{name}: {api.take_message(message.value).strip()}")
-        return type(self)(handle.value, self._context)
+        self._take(self._read(self._context, bitcode, name))
 
     def _take(self, other: Self) -> None:
         """Link another module of the same context into this one; it is gone then."""
@@ -481,7 +471,7 @@ class _Whole(Module):
 
         try:
             for name, body in bodies.items():
-                linked.append((1, self._beside(body, name)))
+                linked.append((1, self._read(self._context, body, name)))
                 while len(linked) > 1 and linked[-1][0] >= linked[-2][0]:
                     join()
             while len(linked) > 1:
@@ -493,10 +483,10 @@ class _Whole(Module):
                 module.close()
 
     def _rename(self, value: int, name: str) -> None:
-        self._api.LLVMSetValueName2(value, _encoded(name), len(_encoded(name)))
+        self._api.LLVMSetValueName2(value, encoded(name), len(encoded(name)))
 
     def _function(self, name: str) -> int:
-        return self._api.LLVMGetNamedFunction(self._module, _encoded(name))
+        return self._api.LLVMGetNamedFunction(self._module, encoded(name))
 
     def _has_identity(self, value: int, kind: str) -> bool:
         """Whether a copy of it would not do: a function, or a variable that is written or whose address counts."""
@@ -587,7 +577,3 @@ def _unquoted(name: str) -> str:
         return name
     raw = re.sub(rb"\\([0-9A-Fa-f]{2})", lambda it: bytes([int(it[1], 16)]), name[1:-1].encode())
     return raw.decode("utf-8", "surrogateescape")
-
-
-def _encoded(name: str) -> bytes:
-    return name.encode("utf-8", "surrogateescape")
