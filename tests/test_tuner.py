@@ -29,6 +29,7 @@ from secondpass.tuner.coreset import coreset, greedy_cover, shipped
 from secondpass.tuner.explorer import Explorer
 from secondpass.tuner.finish import Finish, finished
 from secondpass.tuner.knowledge import Knowledge, Sampler
+from secondpass.tuner.neighbours import Neighbours, neighbour
 from secondpass.tuner.search import OZ, Budget, Found, Search
 from secondpass.tuner.tails import Tails, tails
 from secondpass.tuner.work import BroadcastUnit, Item, Searched, SearchUnit, Settings, after_death, culprit
@@ -245,6 +246,30 @@ def test_tails_are_tried_behind_each_new_best_and_the_next_best():
     assert len(asked) > 1
     for words in asked.values():
         assert all(it[-len(tail) :] == tail for it, tail in zip(words, tails_))
+
+
+def test_winners_are_mostly_those_of_the_functions_most_like_this_one():
+    tried, probe, near, far = [], ("sroa",), ("sroa", "gvn"), ("sroa", "dse")
+
+    class Recorded(Search):
+        def try_list(self, words):
+            tried.append(words)
+            return super().try_list(words)
+
+    def share(neighbours):
+        tried.clear()
+        with Explorer(FUNCTIONS[LONG], Objective.INSTRUCTIONS) as explorer:
+            search = Recorded(explorer)
+            search.run(knowledge, Sampler(knowledge, WORDS), Budget(60), random.Random(3), (), neighbours)
+        return tried.count(near) / (tried.count(near) + tried.count(far))
+
+    knowledge = Knowledge().extended([probe], {near: 1, far: 1})
+    oz, reached = (counted(FUNCTIONS[LONG], words) for words in (OZ, probe))
+    alike, other = neighbour(oz, [reached], oz, {near: oz - 1}), neighbour(oz, [oz - 1], oz, {far: oz - 1})
+    assert reached > oz
+    assert 0.3 < share(None) < 0.7
+    assert share(Neighbours((probe,), (alike, other))) > 0.8
+    assert 0.3 < share(Neighbours((("gvn",),), (alike,))) < 0.7  # its probe was not tried
 
 
 def test_the_same_seed_finds_the_same_and_more_compiles_find_no_less():

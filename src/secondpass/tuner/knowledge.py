@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from secondpass.llvm.passes import Words
 
@@ -56,6 +56,21 @@ class Knowledge:
         return Knowledge(lists, {words: weights[words] for words in ranked}, self.tails, digest)
 
 
+class Draw(Generic[_T]):
+    """One of several things, the likelier the more it weighs.
+
+    Args:
+        weights: of each; at least one is above 0.
+    """
+
+    def __init__(self, weights: Mapping[_T, float]) -> None:
+        self._things, self._cumulated = list(weights), list(accumulate(weights.values()))
+
+    def __call__(self, rng: random.Random) -> _T:
+        """One of them."""
+        return rng.choices(self._things, cum_weights=self._cumulated)[0]
+
+
 class Sampler:
     """Draws passes and lists the way winners are made; one for a process, it prepares tables once.
 
@@ -75,13 +90,13 @@ class Sampler:
                 follows.setdefault(before, Counter())[after] += weight
                 overall[after] += weight
         del overall[_END]
-        self._tables = {before: _table(after) for before, after in follows.items()}
-        self._overall = _table(overall) if overall else None
-        self._winners = _table(winners) if winners else None
+        self._tables = {before: Draw(after) for before, after in follows.items()}
+        self._overall = Draw(overall) if overall else None
+        self._winners = Draw(winners) if winners else None
 
     def winner(self, rng: random.Random) -> Words | None:
         """A list that was best on another function, the likelier the oftener it was; None where there is none."""
-        return _drawn(self._winners, rng) if self._winners is not None else None
+        return self._winners(rng) if self._winners is not None else None
 
     def after(self, before: str, rng: random.Random) -> str:
         """A pass likely to follow another; `<end>` where winners end there."""
@@ -89,8 +104,8 @@ class Sampler:
         if draw < _SMOOTHING or self._overall is None:
             return self.any(rng)
         if draw < 2 * _SMOOTHING or before not in self._tables:
-            return _drawn(self._overall, rng)
-        return _drawn(self._tables[before], rng)
+            return self._overall(rng)
+        return self._tables[before](rng)
 
     def any(self, rng: random.Random) -> str:
         """Any pass, all alike."""
@@ -103,11 +118,3 @@ class Sampler:
             if rng.random() < 0.2:
                 return self.any(rng)
         return word
-
-
-def _table(weights: Mapping[_T, int]) -> tuple[list[_T], list[int]]:
-    return list(weights), list(accumulate(weights.values()))
-
-
-def _drawn(table: tuple[list[_T], list[int]], rng: random.Random) -> _T:
-    return rng.choices(table[0], cum_weights=table[1])[0]

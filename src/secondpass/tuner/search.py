@@ -1,8 +1,9 @@
 """The search on one function: known lists first, then walks through its states, then nothing superfluous.
 
 Behind each new best state, and some of the next best, known tails are tried. Any other proposal is another
-function's winner, a walk from the unoptimised function, a walk on from one of the best states found so far, or
-the list of such a state with a few passes put in, replaced or dropped.
+function's winner, mostly of one to which the first lists did the same, or a walk from the unoptimised
+function, a walk on from one of the best states found so far, or the list of such a state with a few passes
+put in, replaced or dropped.
 Passes are drawn as winners make them likely, or any alike. The value is looked at after every pass, so a
 list tries all its beginnings too. Anytime: whatever it has found when its compiles are spent is the
 result, and more compiles never make it worse. A compile is a list that has to be run for at least one
@@ -21,17 +22,20 @@ from dataclasses import dataclass
 from secondpass.errors import LLVMError
 from secondpass.llvm.passes import Words
 from secondpass.tuner.explorer import Explorer, State
-from secondpass.tuner.knowledge import Knowledge, Sampler
+from secondpass.tuner.knowledge import Draw, Knowledge, Sampler
+from secondpass.tuner.neighbours import Neighbours
 
 OZ: Words = ("default<O2>",)
 
 LONGEST = 40
 """Passes of the longest list."""
-_KNOWN = 20
+KNOWN = 20
 """Lists of the knowledge that every function meets; more of them help less than winners drawn at random."""
 _WINNERS, _WINNERS_LATER, _LATER = 0.9, 0.5, 100
 """Share of the draws that are winners of other functions, as they are, one drawn before costs nothing; and their share
 after so many compiles, when most of what is still found is found by walks."""
+_NEAR = 0.8
+"""Share of the winners that are those of the most similar functions, where these are known."""
 _FROM_THE_START = 0.6
 """Share of the other proposals that start at the unoptimised function."""
 _SPREAD = 12.0
@@ -111,6 +115,7 @@ class Search:
         self._ranked: list[tuple[int, int, Words]] = []
         self._followed: State | None = None
         self._tail = 0
+        self._near: Draw[Words] | None = None
 
     def try_list(self, words: Words) -> State | None:
         """Run a list as far as need be; the state it ends in, None where LLVM refuses it or it is banned."""
@@ -162,7 +167,13 @@ class Search:
         return value
 
     def run(
-        self, knowledge: Knowledge, sampler: Sampler, budget: Budget, rng: random.Random, first: Sequence[Words] = ()
+        self,
+        knowledge: Knowledge,
+        sampler: Sampler,
+        budget: Budget,
+        rng: random.Random,
+        first: Sequence[Words] = (),
+        neighbours: Neighbours | None = None,
     ) -> None:
         """Spend the budget.
 
@@ -172,12 +183,14 @@ class Search:
             budget: how much to spend.
             rng: decides every draw.
             first: lists to try before the knowledge's.
+            neighbours: tells whose winners to prefer, where its probes are among the lists that were tried.
         """
         self.try_list(OZ)
-        for words in (*first, *knowledge.lists[:_KNOWN]):
+        for words in (*first, *knowledge.lists[:KNOWN]):
             if self._spent(budget):
                 break
             self.try_list(words)
+        self._near = self._winners_near(neighbours) if neighbours is not None else None
         idle = 0
         while not self._spent(budget) and idle < 200:
             before = self.compiles
@@ -243,6 +256,19 @@ class Search:
             return True
         return bool(budget.patience) and self.compiles - self._last_improvement >= budget.patience
 
+    def _winners_near(self, neighbours: Neighbours) -> Draw[Words] | None:
+        """What helped the functions most like this one; None where -Oz or all probes fail on it, or were not tried."""
+        oz, *reached = (self._value_after(words) for words in (OZ, *neighbours.probes))
+        if oz is None or all(it is None for it in reached):
+            return None
+        winners = neighbours.winners_for(oz, [oz if it is None else it for it in reached])
+        return Draw(winners) if winners else None
+
+    def _value_after(self, words: Words) -> int | None:
+        """The value of a list that was tried; None for any other, and for one that fails."""
+        state = self._explorer.known(words)
+        return self.value(state) if state in self.lists else None
+
     def _followed_by(self, tails: Sequence[Words]) -> Words | None:
         """The best list with the next tail behind it, or in turn one of the next best; None once all were tried."""
         if self.best is not self._followed:
@@ -257,8 +283,11 @@ class Search:
     def _proposal(self, sampler: Sampler, rng: random.Random) -> Words:
         """A winner, or a list that leads on from the start or from a good state, or to its neighbourhood."""
         winners = _WINNERS if self.compiles < _LATER else _WINNERS_LATER
-        if rng.random() < winners and (winner := sampler.winner(rng)) is not None:
-            return winner
+        if rng.random() < winners:
+            if self._near is not None and rng.random() < _NEAR:
+                return self._near(rng)
+            if (winner := sampler.winner(rng)) is not None:
+                return winner
         words: list[str] = []
         if rng.random() >= _FROM_THE_START and self._ranked:
             rank = min(int(rng.expovariate(1 / _SPREAD)), len(self._ranked) - 1)

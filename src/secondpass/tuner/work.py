@@ -21,6 +21,7 @@ from secondpass.llvm.jobs import Job, Outcome, Status, Work
 from secondpass.llvm.library import load
 from secondpass.llvm.passes import Words
 from secondpass.prompt import Objective
+from secondpass.tuner import neighbours
 from secondpass.tuner.explorer import RUNNING, Explorer
 from secondpass.tuner.knowledge import Knowledge, Sampler
 from secondpass.tuner.search import OZ, Budget, Found, Search
@@ -112,8 +113,9 @@ class SearchUnit:
     settings: Settings
 
     def prepare(self) -> None:
-        """Make the sampler."""
+        """Make the sampler and read the table of neighbours."""
         _sampler(self.settings.knowledge)
+        neighbours.shipped(self.settings.objective)
 
     def __call__(self, bitcode: bytes, text: str) -> Outcome:
         """Search, minimise, confirm."""
@@ -130,7 +132,8 @@ class SearchUnit:
             with Explorer(bitcode, settings.objective, settings.step_seconds) as explorer:
                 search = Search(explorer, item.banned, note)
                 rng = random.Random(f"{settings.seed} {item.key}")
-                search.run(settings.knowledge, _sampler(settings.knowledge), settings.budget, rng, item.lists)
+                sampler, near = _sampler(settings.knowledge), neighbours.shipped(settings.objective)
+                search.run(settings.knowledge, sampler, settings.budget, rng, item.lists, near)
                 return _result(explorer, search, settings.budget, trace, started)
         except LLVMError as error:
             return Outcome(Status.INVALID, str(error))

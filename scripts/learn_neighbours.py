@@ -1,0 +1,72 @@
+"""Which functions have which winners: the table of neighbours that ships (`tuner.neighbours`).
+
+    secondpass data outcomes build/corpus --out build/outcomes.parquet
+    python scripts/learn_neighbours.py --corpus build/corpus --labels LABELS --outcomes build/outcomes.parquet
+
+Of the functions of the table of outcomes that have a label and are of neither the validation nor the test split, those
+whose label has lists better than the coreset's first twenty. Writes
+`src/secondpass/tuner/knowledge_data/OBJECTIVE-neighbours.json.gz`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from secondpass.corpus.store import Corpus
+from secondpass.errors import CorpusError, run_script
+from secondpass.llvm.passes import Words
+from secondpass.prompt import Objective
+from secondpass.tuner.labels import Label, read_labels
+from secondpass.tuner.neighbours import Neighbour, Neighbours, neighbour, write
+from secondpass.tuner.outcomes import read_outcomes
+from secondpass.tuner.search import KNOWN, OZ
+
+PROBES = 10
+"""The table of outcomes has the values of so many lists for every function."""
+TARGET = Path(__file__).parent.parent / "src" / "secondpass" / "tuner" / "knowledge_data"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--labels", type=Path, required=True)
+    parser.add_argument("--outcomes", type=Path, required=True)
+    parser.add_argument("--objective", choices=list(Objective), type=Objective, default=Objective.INSTRUCTIONS)
+    options = parser.parse_args()
+    outcomes = read_outcomes(options.outcomes, options.objective)
+    corpus = Corpus(options.corpus)
+    labels = read_labels(options.labels, options.objective, corpus)
+    held_out = {it.hash for it in corpus.select("validation", "test")}
+    functions: list[Neighbour] = []
+    for key in sorted((labels.keys() & outcomes.values.keys()) - held_out):
+        oz, values = outcomes.oz[key], outcomes.values[key].tolist()
+        better = better_lists(labels[key], oz, outcomes.lists, values)
+        if better:
+            functions.append(neighbour(oz, [it or oz for it in values[:PROBES]], reached(oz, values), better))
+    if not functions:
+        raise CorpusError(f"{options.labels}: no list there is better than the first ones of {options.outcomes}")
+    path = TARGET / f"{options.objective}-neighbours.json.gz"
+    write(path, Neighbours(outcomes.lists[:PROBES], tuple(functions)))
+    winners = {words for it in functions for words in it.winners}
+    print(f"{path.name}: {len(functions):,} functions, {len(winners):,} lists, {path.stat().st_size:,} bytes")
+    return 0
+
+
+def reached(oz: int, values: list[int]) -> int:
+    """What -Oz and the lists that a search begins with leave of a function."""
+    return min([oz, *filter(None, values[:KNOWN])])
+
+
+def better_lists(label: Label, oz: int, lists: tuple[Words, ...], values: list[int]) -> dict[Words, int]:
+    """The lists that are better than these, of the label and of the coreset's others, with their values."""
+    if label.oz != oz:
+        return {}
+    found = {it.passes: it.value for it in label.found if it.passes != OZ}
+    found |= {words: value for words, value in zip(lists[KNOWN:], values[KNOWN:]) if value}
+    return {words: value for words, value in found.items() if value < reached(oz, values)}
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))
