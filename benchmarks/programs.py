@@ -16,6 +16,7 @@ what llvm-size counts in the linked programs and shared libraries; files are mea
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import math
 import os
@@ -28,6 +29,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import secondpass
 from secondpass.corpus.debian import release
 from secondpass.errors import run_script
 from secondpass.files import write_json
@@ -193,6 +195,7 @@ def main() -> int:
     parser.add_argument("--lists", action="store_true", help="each effort also without options of code generation")
     parser.add_argument("--flavours", nargs="+", choices=FLAVOURS, default=["plain"])
     options = parser.parse_args()
+    compileall.compile_dir(Path(secondpass.__file__).parent, quiet=1)  # as pip does where it is installed
     options.out = options.out.absolute()
     options.out.mkdir(parents=True, exist_ok=True)
     efforts = [f"effort {it}" for it in options.efforts]

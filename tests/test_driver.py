@@ -1,6 +1,7 @@
 """`secondpass cc` and `secondpass c++` in the place of a compiler: real commands, real build systems, real trouble."""
 
 import json
+import marshal
 import os
 import shutil
 import signal
@@ -15,6 +16,7 @@ import pytest
 from compiling import CODEC, CODEC_CHECK, PROGRAM, find_tool, needs_linker
 from processes import SLOW, hearing_ctrl_c, running, wait_for
 
+from secondpass.driver.client import is_trial
 from secondpass.llvm import objects
 from secondpass.llvm.toolchain import find_clang
 
@@ -841,6 +843,62 @@ def test_a_served_command_has_the_clients_folder_files_and_limits(served):
     assert limits.stdout == "50\nin\n"
 
 
+def test_a_trial_of_a_build_system_does_not_wait_for_the_server(served):
+    (server,) = servers(runtime(served))
+    served.write("conftest.c", SMALL)
+    os.kill(server, signal.SIGSTOP)
+    try:
+        assert served.run("-Oz", "-c", "conftest.c").returncode == 0
+        named = served.run("-Oz", "-c", "missing/conftest.c")
+    finally:
+        os.kill(server, signal.SIGCONT)
+    assert named.returncode == 1
+    assert "missing/conftest.c" in named.stderr
+    subprocess.run([find_clang(), "-Oz", "-c", "conftest.c", "-o", "theirs.o"], cwd=served.folder, check=True)
+    assert (served.folder / "conftest.o").read_bytes() == (served.folder / "theirs.o").read_bytes()
+    assert {Path(it["source"]).name for it in served.records()} == {"first.c"}
+
+
+def test_a_trial_is_by_the_compiler_that_the_environment_names(served, tmp_path):
+    script = tmp_path / "clang-of-ours"
+    script.write_text("#!/bin/sh\necho ran >&2\n")
+    script.chmod(0o755)
+    served.write("conftest.c", SMALL)
+    run = served.run("-Oz", "-c", "conftest.c", SECONDPASS_REAL_CC=str(script))
+    assert (run.returncode, run.stderr) == (0, "ran\n")
+
+
+def test_a_trial_whose_clang_is_gone_is_made_by_the_server(served):
+    (named,) = Path(runtime(served)).glob("secondpass/*.clang")
+    named.write_bytes(marshal.dumps({"c": ["/nowhere/clang"]}))
+    served.write("conftest.c", SMALL)
+    assert served.run("-Oz", "-c", "conftest.c").returncode == 0
+    named.write_bytes(b"nonsense")
+    assert served.run("-Oz", "-c", "conftest.c").returncode == 0
+    assert (served.folder / "conftest.o").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "trial"),
+    [
+        ("-c conftest.c", True),
+        ("-o conftest -Oz conftest.c -lm", True),
+        ("-Oz -o t.o -c /build/CMakeFiles/CMakeScratch/TryCompile-1/testCCompiler.c", True),
+        ("-c conftest.c main.c", False),
+        ("-c main.c", False),
+        ("-o conftest conftest.o", False),
+        ("-c conftest.c @more", False),
+        ("-x c more conftest.c", False),
+        ("-xc more conftest.c", False),
+        ("/usr/bin/clang -c conftest.c", False),
+        ("--real-cc gcc -c conftest.c", False),
+        ("", False),
+    ],
+)
+def test_what_is_clearly_a_trial(words, trial):
+    assert is_trial(words.split()) == trial
+
+
 def test_a_server_that_was_killed_is_replaced(served):
     for pid in servers(runtime(served)):
         os.kill(pid, signal.SIGKILL)
@@ -859,7 +917,7 @@ def test_a_server_goes_when_it_has_nothing_to_do(served):
     served.run("-Oz", "-c", "first.c", SECONDPASS_SERVER="1")  # two that start at once: one lives
     wait_for(lambda: servers(runtime(served)))
     wait_for(lambda: not servers(runtime(served)))
-    assert not list(Path(runtime(served)).glob("secondpass/*.socket"))
+    assert [it.suffix for it in Path(runtime(served), "secondpass").iterdir()] == [".lock"]
 
 
 def test_ctrl_c_ends_a_served_command(served):

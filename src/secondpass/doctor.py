@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from secondpass.driver.driver import REAL, REAL_CXX, is_clang
+from secondpass.driver.client import REAL, REAL_CXX
+from secondpass.driver.driver import is_clang
 from secondpass.errors import SecondpassError
 from secondpass.llvm.jobs import Job
 from secondpass.llvm.library import load

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
-
 _FOLDERS = frozenset(("CMakeScratch", "CMakeTmp", "meson-private"))
 
 
-def is_probe(path: PurePath) -> bool:
-    """Whether a file is written for a trial: by `configure` (conftest.c), CMake or Meson (in folders of their own)."""
-    return path.name.startswith("conftest") or not _FOLDERS.isdisjoint(path.parts)
+def is_probe(path: str) -> bool:
+    """Whether a file is written for a trial: by `configure` (conftest.c), CMake or Meson (in folders of their own).
+
+    Args:
+        path: with all its folders.
+    """
+    *folders, name = path.split("/")
+    return name.startswith("conftest") or not _FOLDERS.isdisjoint(folders)

@@ -178,7 +178,7 @@ def compile_units(
     target.mkdir(parents=True, exist_ok=True)
     distinct: dict[str, Command] = {}
     for command in commands:
-        if command.language is not None and not is_probe(command.path):  # a trial's file is gone by now
+        if command.language is not None and not is_probe(str(command.path)):  # a trial's file is gone by now
             distinct.setdefault(os.path.normpath(command.path), command)
     clang = str(find_clang(major=load().major))
     processes = processes or Processes()

@@ -2,13 +2,14 @@
 
 A build starts the driver for every file. With a server (`driver.server`) such a process is this module alone: it hands
 its words, environment, folder and standard files over, and waits for an exit code. Where there is no server it starts
-one for the commands to come and says so to the caller, who does the work itself.
+one for the commands to come and says so to the caller, who does the work itself. The trials of a build system, of
+which `configure` makes hundreds, are clang's alone: where a server has said which clang that is, such a process becomes
+it.
 """
 
 from __future__ import annotations
 
-import _socket  # `socket` takes 20 ms to import, for enums that nobody asks for here
-import contextlib
+import _socket  # `socket` takes 20 ms to import, for enums that nobody asks for here; so does `signal`
 import marshal
 import os
 import resource
@@ -16,20 +17,27 @@ import stat
 import sys
 
 from secondpass import __version__
+from secondpass.probes import is_probe
 
 TYPE_CHECKING = False  # `typing` takes 5 ms
 if TYPE_CHECKING:
+    import signal as _signal
     from collections.abc import Sequence
 
     Limits = tuple[int, int, list[int], list[tuple[int, tuple[int, int]]]]
+else:
+    import _signal
 
 VARIABLE = "SECONDPASS_SERVER"
 """Seconds without work after which the server goes; 0 for no server."""
 FORCE = "SECONDPASS_FORCE"
+REAL = "SECONDPASS_REAL_CC"
+REAL_CXX = "SECONDPASS_REAL_CXX"
 IDLE_SECONDS = 600
 NUMBER_BYTES = 4
 """Of the message's length, of each file descriptor, and of the exit code."""
 _FOR_SIZE = ("-Oz", "-Os")
+_SOURCES = (".c", ".cc", ".cpp", ".cxx", ".C")
 _RESOURCES = 16
 """That Linux limits."""
 _OWN = ("/dev/fd/", "/dev/std", "/proc/self/")
@@ -52,6 +60,8 @@ def ask(language: str, words: Sequence[str]) -> int | None:
     address = _address() if for_server else None
     if address is None:
         return None
+    if is_trial(words) and not os.environ.get(REAL) and not os.environ.get(REAL_CXX):
+        _become_clang(address, language, words)
     connection = _socket.socket(_socket.AF_UNIX)
     try:
         connection.connect(address)
@@ -60,13 +70,49 @@ def ask(language: str, words: Sequence[str]) -> int | None:
         return _answer(connection, marshal.dumps((language, list(words), dict(os.environ), _limits())))
     except (FileNotFoundError, ConnectionRefusedError):
         if "-c" in words and (forced() or any(it in words for it in _FOR_SIZE)):  # a build, and there is work in it
-            with contextlib.suppress(OSError):
+            try:  # noqa: SIM105  `contextlib` takes 5 ms
                 _start(address)
+            except OSError:
+                pass
         return None
     except Exception:  # a standard file is closed, the server is just going; whatever it is, the build goes on
         return None
     finally:
         connection.close()
+
+
+def is_trial(words: Sequence[str]) -> bool:
+    """Whether a command is so clearly a build system's trial that reading it tells no more.
+
+    Its first word is an option, so none that names the compiler; there is no response file, nothing that names a
+    language, and every source is a probe.
+    """
+    if (
+        not words
+        or words[0][:1] != "-"
+        or words[0] == "--real-cc"
+        or any(it[:1] == "@" or it[:2] == "-x" for it in words)
+    ):
+        return False
+    sources = [it for it in words if it[:1] != "-" and it.endswith(_SOURCES)]
+    return bool(sources) and all(is_probe(os.path.join(os.getcwd(), it)) for it in sources)
+
+
+def compilers_at(address: str) -> str:
+    """The file in which a server says which clang it would call, a command for each language."""
+    return f"{address.removesuffix('.socket')}.clang"
+
+
+def _become_clang(address: str, language: str, words: Sequence[str]) -> None:
+    """Become the clang that a server has named; returns where none has, or it cannot be run."""
+    try:
+        with open(compilers_at(address), "rb") as file:
+            command = marshal.load(file)[language]
+        for number in (_signal.SIGPIPE, _signal.SIGXFSZ):  # Python ignores these, and what we become would too
+            _signal.signal(number, _signal.SIG_DFL)
+        os.execv(command[0], [*command, *words])
+    except (OSError, ValueError, EOFError, TypeError, KeyError):
+        return
 
 
 def names_own_file(words: Sequence[str]) -> bool:

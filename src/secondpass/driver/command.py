@@ -205,7 +205,7 @@ def _reason(
         return "nothing is compiled"
     if compile_only and others:
         return f"{others[0]} is no C or C++"
-    if all(is_probe(Path.cwd() / it.path) for it in sources):
+    if all(is_probe(str(Path.cwd() / it.path)) for it in sources):
         return "a build system tries the compiler"
     if flto:
         return "link-time optimisation (-flto) is asked for"

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from secondpass import __version__
 from secondpass.driver.cache import Cache, Cached, key_of
-from secondpass.driver.client import forced, names_own_file
+from secondpass.driver.client import REAL, REAL_CXX, forced, names_own_file
 from secondpass.driver.command import PREPROCESSED, Command, Source, read_command
 from secondpass.driver.log import Record, write
 from secondpass.errors import InputError, SecondpassError
@@ -34,8 +34,6 @@ from secondpass.files import has_place, write_whole
 EFFORT = "SECONDPASS_EFFORT"
 CODEGEN = "SECONDPASS_CODEGEN"
 """0 leaves code generation as -Oz has it."""
-REAL = "SECONDPASS_REAL_CC"
-REAL_CXX = "SECONDPASS_REAL_CXX"
 _USUAL_EFFORT = 0
 _A_COMPILER = re.compile(r"(^|[/-])(clang|clang\+\+|gcc|g\+\+|cc|c\+\+|icx|icpx)(-[\d.]+)?$")
 """What a compiler is called: where every file can be executed, a source could be."""
@@ -127,7 +125,7 @@ def _compiler(language: str, words: Sequence[str]) -> tuple[_Compiler, list[str]
     if words and _A_COMPILER.search(words[0]) and os.access(words[0], os.X_OK) and Path(words[0]).is_file():
         return _named(words[0]), words[1:]  # a launcher's words begin with the compiler
     named = os.environ.get(REAL_CXX if language == "c++" else REAL)
-    return (_named(named) if named else _usual(language)), words
+    return (_named(named) if named else _Compiler(usual_compiler(language), is_clang=True)), words
 
 
 def _named(path: str) -> _Compiler:
@@ -139,9 +137,11 @@ def is_clang(compiler: str) -> bool:
     return "clang" in Path(compiler).name or "clang" in Path(compiler).resolve().name
 
 
-def _usual(language: str) -> _Compiler:
-    """The clang of the LLVM in force. The one that comes along links by the system's linker, with the system's run-time
-    libraries: its own linker knows fewer options, and its own libraries would be missing where programs run.
+def usual_compiler(language: str) -> tuple[str, ...]:
+    """The command of the clang of the LLVM in force.
+
+    The one that comes along links by the system's linker, with the system's run-time libraries: its own linker knows
+    fewer options, and its own libraries would be missing where programs run.
     """
     from secondpass.llvm.toolchain import find_clang, find_toolchain
 
@@ -149,14 +149,14 @@ def _usual(language: str) -> _Compiler:
     clang = find_clang(toolchain)
     if not toolchain.bundled:
         named = clang.name.replace("clang", "clang++", 1) if language == "c++" else clang.name
-        return _Compiler((str(clang.with_name(named)),), is_clang=True)
+        return (str(clang.with_name(named)),)
     name = str(clang.with_name("clang++")) if language == "c++" else str(clang)
     runtime = ["-rtlib=libgcc", "-unwindlib=libgcc"]
     if any(Path("/usr/include/c++").glob("*/vector")):
         runtime.append("-stdlib=libstdc++")
     if Path("/usr/bin/ld.bfd").exists():
         runtime.append("-fuse-ld=bfd")
-    return _Compiler((name, "--start-no-unused-arguments", *runtime, "--end-no-unused-arguments"), is_clang=True)
+    return name, "--start-no-unused-arguments", *runtime, "--end-no-unused-arguments"
 
 
 def _leave_to(compiler: _Compiler, words: Sequence[str]) -> int:

@@ -26,8 +26,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secondpass.driver.client import NUMBER_BYTES
+from secondpass.driver.client import NUMBER_BYTES, compilers_at
+from secondpass.driver.driver import usual_compiler
 from secondpass.errors import SecondpassError
+from secondpass.files import write_whole
 from secondpass.llvm.library import load
 from secondpass.llvm.worker import receive
 
@@ -221,6 +223,9 @@ def serve(address: str, idle_seconds: float) -> None:
             _preload()
             path.unlink(missing_ok=True)  # of a server that was killed
             os.umask(0o077)
+            compilers = Path(compilers_at(address))
+            with suppress(SecondpassError):  # the commands themselves say what is wrong
+                write_whole(compilers, marshal.dumps({it: usual_compiler(it) for it in ("c", "c++")}))
             listener.bind(address)
             listener.listen(128)
             signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -229,6 +234,7 @@ def serve(address: str, idle_seconds: float) -> None:
                 Server(listener, idle_seconds).run()
             finally:
                 path.unlink(missing_ok=True)
+                compilers.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
