@@ -6,12 +6,11 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from secondpass.driver.command import LANGUAGES, read_command
+from secondpass import suffixes
+from secondpass.driver.command import read_command
 from secondpass.errors import InputError
 from secondpass.llvm.library import load
 from secondpass.llvm.toolchain import find_clang
-
-IR_SUFFIXES = (".ll", ".bc")
 
 # -Oz decides the attributes of every function; the passes themselves are ours to run.
 _UNOPTIMISED = ("-Oz", "-Xclang", "-disable-llvm-passes", "-emit-llvm", "-c", "-o", "-")
@@ -19,7 +18,7 @@ _UNOPTIMISED = ("-Oz", "-Xclang", "-disable-llvm-passes", "-emit-llvm", "-c", "-
 
 def is_source(path: Path) -> bool:
     """Whether clang has to compile it first."""
-    return path.suffix in LANGUAGES
+    return path.suffix in suffixes.LANGUAGES
 
 
 def read_ir(path: Path, flags: Sequence[str] = ()) -> tuple[bytes, str]:
@@ -33,8 +32,8 @@ def read_ir(path: Path, flags: Sequence[str] = ()) -> tuple[bytes, str]:
         InputError: the file cannot be read, is of no known kind, or does not compile (clang's message).
         ToolchainError: there is no clang.
     """
-    if not is_source(path) and path.suffix not in IR_SUFFIXES:
-        kinds = ", ".join((*LANGUAGES, *IR_SUFFIXES))
+    if not is_source(path) and path.suffix not in suffixes.IR:
+        kinds = ", ".join((*suffixes.LANGUAGES, *suffixes.IR))
         raise InputError(f"{path}: not a kind of file that can be optimised; give one of {kinds}")
     try:
         data = path.read_bytes()

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+from secondpass import suffixes
 from secondpass.corpus.processes import Processes
 from secondpass.corpus.units import Command, Project, Unit, compile_units, named_below
 from secondpass.errors import InputError
@@ -21,8 +22,6 @@ from secondpass.llvm.jobs import Job
 from secondpass.llvm.sandbox import Sandbox
 from secondpass.response_files import expanded
 
-_IR_SUFFIXES = (".ll", ".bc")
-_SOURCE_SUFFIXES = (".c", ".cc", ".cpp", ".cxx", ".c++", ".C")
 _CSMITH_SECONDS = 30
 _PARSING_SECONDS = 60
 CSMITH = "csmith"
@@ -90,15 +89,15 @@ def from_files(
     """
     files = list(dict.fromkeys(file for path in paths for file in _files_of(path, target)))
     root = Path(os.path.commonpath([file.parent for file in files])) if files else Path.cwd()
-    commands = [Command(it.parent, str(it), ("clang", *flags)) for it in files if it.suffix in _SOURCE_SUFFIXES]
+    commands = [Command(it.parent, str(it), ("clang", *flags)) for it in files if it.suffix in suffixes.SOURCES]
     units = compile_units(commands, root, target, processes=processes)
-    units += _ir_units([it for it in files if it.suffix in _IR_SUFFIXES], root, target)
+    units += _ir_units([it for it in files if it.suffix in suffixes.IR], root, target)
     return _checked(Project(name, version, units), ", ".join(map(str, paths)))
 
 
 def _files_of(path: Path, target: Path) -> list[Path]:
     """A file itself, a folder's files; not the corpus's own."""
-    known = _SOURCE_SUFFIXES + _IR_SUFFIXES
+    known = (*suffixes.SOURCES, *suffixes.IR)
     if path.is_dir():
         corpus = target.parents[1].resolve()
         found = sorted(it.absolute() for it in path.rglob("*") if it.suffix in known and it.is_file())

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from secondpass import suffixes
 from secondpass.corpus.disk import check_said
 from secondpass.corpus.processes import Processes
 from secondpass.errors import CorpusError
@@ -31,15 +32,6 @@ UNOPTIMISED = ("-w", "-Oz", "-Xclang", "-disable-llvm-passes", "-emit-llvm", "-c
 """clang's flags for IR that is marked for -Oz and on which no pass has run."""
 
 _SECONDS = 180
-_SUFFIXES: dict[str, Language] = {
-    ".c": "c",
-    ".cc": "c++",
-    ".cpp": "c++",
-    ".cxx": "c++",
-    ".c++": "c++",
-    ".C": "c++",
-    ".cp": "c++",
-}
 _DROPPED_WITH_VALUE = set(
     "-o -MF -MT -MQ -MJ -L -l -z -T -u -e --param -mllvm -Xlinker -Xassembler -framework -dumpbase -dumpdir".split()
 )
@@ -77,7 +69,7 @@ class Command:
         named = _named_language(self.arguments)
         if named:
             return "c++" if named == "c++" else "c" if named == "c" else None
-        language = _SUFFIXES.get(Path(self.file).suffix)
+        language = suffixes.SOURCES.get(Path(self.file).suffix)
         compiler = Path(self.arguments[0]).name if self.arguments else ""
         return "c++" if language == "c" and re.search(r"\+\+(-\d+)?$", compiler) else language
 

@@ -18,6 +18,7 @@ import sys
 
 from secondpass import __version__
 from secondpass.probes import is_probe
+from secondpass.suffixes import LANGUAGES
 
 TYPE_CHECKING = False  # `typing` takes 5 ms
 if TYPE_CHECKING:
@@ -37,7 +38,6 @@ IDLE_SECONDS = 600
 NUMBER_BYTES = 4
 """Of the message's length, of each file descriptor, and of the exit code."""
 _FOR_SIZE = ("-Oz", "-Os")
-_SOURCES = (".c", ".cc", ".cpp", ".cxx", ".C")
 _RESOURCES = 16
 """That Linux limits."""
 _OWN = ("/dev/fd/", "/dev/std", "/proc/self/")
@@ -94,7 +94,7 @@ def is_trial(words: Sequence[str]) -> bool:
         or any(it[:1] == "@" or it[:2] == "-x" for it in words)
     ):
         return False
-    sources = [it for it in words if it[:1] != "-" and it.endswith(_SOURCES)]
+    sources = [it for it in words if it[:1] != "-" and it.endswith(tuple(LANGUAGES))]
     return bool(sources) and all(is_probe(os.path.join(os.getcwd(), it)) for it in sources)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from secondpass.probes import is_probe
 from secondpass.response_files import expanded
+from secondpass.suffixes import LANGUAGES
 
 _WITH_WORD = frozenset(
     """
@@ -27,13 +28,6 @@ _WITH_WORD = frozenset(
 )
 """Options whose value is the next word."""
 
-LANGUAGES = {
-    ".c": "c",
-    ".i": "cpp-output",
-    ".ii": "c++-cpp-output",
-    **dict.fromkeys(".cc .cp .cxx .cpp .c++ .C .CC .CP .CXX .CPP .C++".split(), "c++"),
-}
-"""Languages by suffix, as `-x` names them; a file with another suffix is compiled by clang alone, or linked."""
 _AS_CXX = {"c": "c++", "cpp-output": "c++-cpp-output"}
 PREPROCESSED = ("cpp-output", "c++-cpp-output")
 """The languages whose sources no preprocessor reads."""
