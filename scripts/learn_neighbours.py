@@ -4,7 +4,7 @@
     python scripts/learn_neighbours.py --corpus build/corpus --labels LABELS --outcomes build/outcomes.parquet
 
 Of the functions of the table of outcomes that have a label and are of neither the validation nor the test split, those
-whose label has lists better than the coreset's first twenty. Writes
+on which other lists are better than the coreset's first twenty, as far as these were tried. Writes
 `src/secondpass/tuner/knowledge_data/OBJECTIVE-neighbours.json.gz`.
 """
 
@@ -42,9 +42,12 @@ def main() -> int:
     functions: list[Neighbour] = []
     for key in sorted((labels.keys() & outcomes.values.keys()) - held_out):
         oz, values = outcomes.oz[key], outcomes.values[key].tolist()
-        better = better_lists(labels[key], oz, outcomes.lists, values)
+        if labels[key].oz != oz:
+            continue
+        reached = min(first_values(labels[key], oz, outcomes.lists, values))
+        better = better_lists(labels[key], reached, outcomes.lists, values)
         if better:
-            functions.append(neighbour(oz, [it or oz for it in values[:PROBES]], reached(oz, values), better))
+            functions.append(neighbour(oz, [it or oz for it in values[:PROBES]], reached, better))
     if not functions:
         raise CorpusError(f"{options.labels}: no list there is better than the first ones of {options.outcomes}")
     path = TARGET / f"{options.objective}-neighbours.json.gz"
@@ -54,18 +57,20 @@ def main() -> int:
     return 0
 
 
-def reached(oz: int, values: list[int]) -> int:
-    """What -Oz and the lists that a search begins with leave of a function."""
-    return min([oz, *filter(None, values[:KNOWN])])
+def first_values(label: Label, oz: int, lists: tuple[Words, ...], values: list[int]) -> list[int]:
+    """What -Oz and the lists that a search begins with leave of a function, as far as the label or the table knows.
+
+    Where the first ten lists are no better than -Oz, the table has not tried the others.
+    """
+    first = set(lists[:KNOWN])
+    return [oz, *filter(None, values[:KNOWN]), *(it.value for it in label.found if it.passes in first)]
 
 
-def better_lists(label: Label, oz: int, lists: tuple[Words, ...], values: list[int]) -> dict[Words, int]:
-    """The lists that are better than these, of the label and of the coreset's others, with their values."""
-    if label.oz != oz:
-        return {}
+def better_lists(label: Label, reached: int, lists: tuple[Words, ...], values: list[int]) -> dict[Words, int]:
+    """Lists of the label, and later ones of the coreset, that leave less than the first lists do; with their values."""
     found = {it.passes: it.value for it in label.found if it.passes != OZ}
     found |= {words: value for words, value in zip(lists[KNOWN:], values[KNOWN:]) if value}
-    return {words: value for words, value in found.items() if value < reached(oz, values)}
+    return {words: value for words, value in found.items() if value < reached and words not in lists[:KNOWN]}
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from compiling import CODEC, CODEC_CHECK, PROGRAM, find_tool, needs_linker
 from processes import SLOW, hearing_ctrl_c, running, wait_for
 
 from secondpass.driver.client import is_trial
+from secondpass.driver.command import read_command
 from secondpass.llvm import objects
 from secondpass.llvm.toolchain import find_clang
 
@@ -843,20 +844,34 @@ def test_a_served_command_has_the_clients_folder_files_and_limits(served):
     assert limits.stdout == "50\nin\n"
 
 
-def test_a_trial_of_a_build_system_does_not_wait_for_the_server(served):
+@pytest.fixture
+def stopped(served):
+    """A build whose server is there and does not answer."""
     (server,) = servers(runtime(served))
-    served.write("conftest.c", SMALL)
     os.kill(server, signal.SIGSTOP)
-    try:
-        assert served.run("-Oz", "-c", "conftest.c").returncode == 0
-        named = served.run("-Oz", "-c", "missing/conftest.c")
-    finally:
-        os.kill(server, signal.SIGCONT)
-    assert named.returncode == 1
-    assert "missing/conftest.c" in named.stderr
-    subprocess.run([find_clang(), "-Oz", "-c", "conftest.c", "-o", "theirs.o"], cwd=served.folder, check=True)
-    assert (served.folder / "conftest.o").read_bytes() == (served.folder / "theirs.o").read_bytes()
-    assert {Path(it["source"]).name for it in served.records()} == {"first.c"}
+    yield served
+    os.kill(server, signal.SIGCONT)
+
+
+def trial(build, *words, driver="cc", **settings):
+    """A command that must not wait for the server."""
+    command, environment = [BIN / "secondpass", driver, *map(str, words)], build.environment | settings
+    return subprocess.run(
+        command, cwd=build.folder, env=environment, capture_output=True, text=True, check=False, timeout=20
+    )
+
+
+@pytest.mark.parametrize(("driver", "name"), [("cc", "conftest.c"), ("c++", "conftest.cpp")])
+def test_a_trial_of_a_build_system_does_not_wait_for_the_server(stopped, driver, name):
+    stopped.write(name, SMALL)
+    assert trial(stopped, "-Oz", "-c", name, "-o", "ours.o", driver=driver).returncode == 0
+    subprocess.run([find_clang(), "-Oz", "-c", name, "-o", "theirs.o"], cwd=stopped.folder, check=True)
+    assert (stopped.folder / "ours.o").read_bytes() == (stopped.folder / "theirs.o").read_bytes()
+    assert {Path(it["source"]).name for it in stopped.records()} == {"first.c"}
+    wrong = trial(stopped, "-Oz", "-c", f"missing/{name}", driver=driver)
+    assert (wrong.returncode, f"missing/{name}" in wrong.stderr) == (1, True)
+    linked = trial(stopped, name, "-Oz", "-o", "conftest", driver=driver)
+    assert "main" in linked.stderr
 
 
 def test_a_trial_is_by_the_compiler_that_the_environment_names(served, tmp_path):
@@ -864,18 +879,54 @@ def test_a_trial_is_by_the_compiler_that_the_environment_names(served, tmp_path)
     script.write_text("#!/bin/sh\necho ran >&2\n")
     script.chmod(0o755)
     served.write("conftest.c", SMALL)
-    run = served.run("-Oz", "-c", "conftest.c", SECONDPASS_REAL_CC=str(script))
+    run = trial(served, "-Oz", "-c", "conftest.c", SECONDPASS_REAL_CC=str(script))
     assert (run.returncode, run.stderr) == (0, "ran\n")
 
 
-def test_a_trial_whose_clang_is_gone_is_made_by_the_server(served):
-    (named,) = Path(runtime(served)).glob("secondpass/*.clang")
-    named.write_bytes(marshal.dumps({"c": ["/nowhere/clang"]}))
+@pytest.mark.parametrize("named", [marshal.dumps({"c": ["/nowhere/clang"]}), b"nonsense", marshal.dumps({})])
+def test_a_trial_whose_clang_is_not_there_is_made_by_the_server(served, named):
+    (file,) = Path(runtime(served)).glob("secondpass/*.clang")
+    file.write_bytes(named)
+    made_by_the_server(served)
+
+
+def test_a_clang_that_others_may_have_named_is_not_called(served):
+    (file,) = Path(runtime(served)).glob("secondpass/*.clang")
+    file.chmod(0o666)
+    made_by_the_server(served)
+
+
+def made_by_the_server(served):
     served.write("conftest.c", SMALL)
-    assert served.run("-Oz", "-c", "conftest.c").returncode == 0
-    named.write_bytes(b"nonsense")
-    assert served.run("-Oz", "-c", "conftest.c").returncode == 0
+    (server,) = servers(runtime(served))
+    os.kill(server, signal.SIGSTOP)
+    command = [BIN / "secondpass", "cc", "-Oz", "-c", "conftest.c"]
+    process = subprocess.Popen(command, cwd=served.folder, env=served.environment)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(3)
+    os.kill(server, signal.SIGCONT)
+    assert process.wait(60) == 0
     assert (served.folder / "conftest.o").exists()
+
+
+def test_a_clang_that_is_found_from_the_folder_of_the_command_is_not_named(build):
+    with tempfile.TemporaryDirectory(prefix="run-") as folder:
+        build.environment |= {"XDG_RUNTIME_DIR": folder, "SECONDPASS_SERVER": "60"}
+        build.environment["PATH"] += ":tools"
+        build.write("first.c", SMALL)
+        assert build.run("-Oz", "-c", "first.c").returncode == 0
+        wait_for(lambda: list(Path(folder).glob("secondpass/*.socket")))
+        assert not list(Path(folder).glob("secondpass/*.clang"))
+        for pid in servers(folder):
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_a_command_in_a_folder_that_is_gone(served):
+    served.write("main.c", SMALL)
+    command = "mkdir gone; cd gone; rmdir ../gone; secondpass cc -O2 -c {0}/main.c -o {0}/main.o"
+    run = served.shell(command.format(served.folder))
+    assert run.returncode == 0, run.stderr
+    assert (served.folder / "main.o").exists()
 
 
 @pytest.mark.parametrize(
@@ -885,6 +936,9 @@ def test_a_trial_whose_clang_is_gone_is_made_by_the_server(served):
         ("-o conftest -Oz conftest.c -lm", True),
         ("-Oz -o t.o -c /build/CMakeFiles/CMakeScratch/TryCompile-1/testCCompiler.c", True),
         ("-c conftest.c main.c", False),
+        ("/build/meson-private/tmp1/testfile.c -o /build/meson-private/tmp1/output.exe -Oz", True),
+        ("-Oz -c conftest.c real.ii", False),
+        ("-Oz -o app conftest.c main.c++", False),
         ("-c main.c", False),
         ("-o conftest conftest.o", False),
         ("-c conftest.c @more", False),
@@ -897,6 +951,7 @@ def test_a_trial_whose_clang_is_gone_is_made_by_the_server(served):
 )
 def test_what_is_clearly_a_trial(words, trial):
     assert is_trial(words.split()) == trial
+    assert not trial or read_command(words.split()).untouched
 
 
 def test_a_server_that_was_killed_is_replaced(served):

@@ -268,7 +268,7 @@ def test_winners_are_mostly_those_of_the_functions_most_like_this_one():
     alike, other = neighbour(oz, [reached], oz, {near: oz - 1}), neighbour(oz, [oz - 1], oz, {far: oz - 1})
     assert reached > oz
     assert 0.3 < share(None) < 0.7
-    assert share(Neighbours((probe,), (alike, other))) > 0.8
+    assert share(Neighbours((probe,), (alike, other))) > 0.72
     assert 0.3 < share(Neighbours((("gvn",),), (alike,))) < 0.7  # its probe was not tried
 
 

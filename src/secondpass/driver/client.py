@@ -42,7 +42,7 @@ _RESOURCES = 16
 """That Linux limits."""
 _OWN = ("/dev/fd/", "/dev/std", "/proc/self/")
 """What is another file in another process, or can be read only once."""
-_PATHS = ("SECONDPASS_LLVM", "SECONDPASS_CLANG", "PATH")
+PATHS = ("SECONDPASS_LLVM", "SECONDPASS_CLANG", "PATH")
 """What decides which LLVM a process loads."""
 
 
@@ -60,7 +60,7 @@ def ask(language: str, words: Sequence[str]) -> int | None:
     address = _address() if for_server else None
     if address is None:
         return None
-    if is_trial(words) and not os.environ.get(REAL) and not os.environ.get(REAL_CXX):
+    if is_trial(words) and not os.environ.get(REAL_CXX if language == "c++" else REAL):
         _become_clang(address, language, words)
     connection = _socket.socket(_socket.AF_UNIX)
     try:
@@ -84,35 +84,45 @@ def ask(language: str, words: Sequence[str]) -> int | None:
 def is_trial(words: Sequence[str]) -> bool:
     """Whether a command is so clearly a build system's trial that reading it tells no more.
 
-    Its first word is an option, so none that names the compiler; there is no response file, nothing that names a
-    language, and every source is a probe.
+    Its first word is an option or a source, so none that names the compiler; there is no response file, nothing that
+    names a language, and every source is a probe.
     """
-    if (
-        not words
-        or words[0][:1] != "-"
-        or words[0] == "--real-cc"
-        or any(it[:1] == "@" or it[:2] == "-x" for it in words)
-    ):
+    suffixes = tuple(LANGUAGES)
+    if not words or words[0] == "--real-cc" or not (words[0][:1] == "-" or words[0].endswith(suffixes)):
         return False
-    sources = [it for it in words if it[:1] != "-" and it.endswith(tuple(LANGUAGES))]
-    return bool(sources) and all(is_probe(os.path.join(os.getcwd(), it)) for it in sources)
+    if any(it[:1] == "@" or it[:2] == "-x" for it in words):
+        return False
+    sources = [it for it in words if it[:1] != "-" and it.endswith(suffixes)]
+    try:
+        return bool(sources) and all(is_probe(os.path.join(os.getcwd(), it)) for it in sources)
+    except OSError:  # the folder is gone
+        return False
 
 
 def compilers_at(address: str) -> str:
-    """The file in which a server says which clang it would call, a command for each language."""
+    """The file in which a server says which clang it calls, a command for each language.
+
+    That depends on what the socket's name says, and on whether there are a linker and a C++ library of the system's,
+    which a server has looked for at its start.
+    """
     return f"{address.removesuffix('.socket')}.clang"
 
 
 def _become_clang(address: str, language: str, words: Sequence[str]) -> None:
     """Become the clang that a server has named; returns where none has, or it cannot be run."""
+    ignored = _signal.SIGPIPE, _signal.SIGXFSZ  # by Python, and what we become would ignore them too
     try:
         with open(compilers_at(address), "rb") as file:
+            about = os.fstat(file.fileno())
+            if about.st_uid != os.getuid() or about.st_mode & 0o022:  # the folder was exchanged behind us
+                return
             command = marshal.load(file)[language]
-        for number in (_signal.SIGPIPE, _signal.SIGXFSZ):  # Python ignores these, and what we become would too
+        for number in ignored:
             _signal.signal(number, _signal.SIG_DFL)
         os.execv(command[0], [*command, *words])
     except (OSError, ValueError, EOFError, TypeError, KeyError):
-        return
+        for number in ignored:
+            _signal.signal(number, _signal.SIG_IGN)
 
 
 def names_own_file(words: Sequence[str]) -> bool:
@@ -190,7 +200,7 @@ def _address() -> str | None:
         view = (os.readlink("/proc/self/ns/mnt"), root.st_dev, root.st_ino, os.getegid(), *sorted(os.getgroups()))
     except OSError:
         return None
-    facts = (__version__, sys.prefix, sys.version, __file__, view, *(os.environ.get(it, "") for it in _PATHS))
+    facts = (__version__, sys.prefix, sys.version, __file__, view, *(os.environ.get(it, "") for it in PATHS))
     return os.path.join(folder, f"{_hash(repr(facts).encode('utf-8', 'surrogateescape')):016x}.socket")
 
 

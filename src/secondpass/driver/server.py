@@ -26,7 +26,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secondpass.driver.client import NUMBER_BYTES, compilers_at
+from secondpass.driver.client import NUMBER_BYTES, PATHS, compilers_at
 from secondpass.driver.driver import usual_compiler
 from secondpass.errors import SecondpassError
 from secondpass.files import write_whole
@@ -211,6 +211,15 @@ def _preload() -> None:
         load().vocabulary()
 
 
+def _name_compilers(path: Path) -> None:
+    """Write which clang is called, unless that depends on the folder it is called from."""
+    named = (*os.environ.get("PATH", "").split(os.pathsep), *(os.environ.get(it, "/") or "/" for it in PATHS[:2]))
+    if not all(map(os.path.isabs, named)):
+        return
+    with suppress(SecondpassError, OSError):  # the commands themselves say what is wrong
+        write_whole(path, marshal.dumps({it: usual_compiler(it) for it in ("c", "c++")}))
+
+
 def serve(address: str, idle_seconds: float) -> None:
     """Serve at a socket, unless another process does."""
     path = Path(address)
@@ -221,20 +230,20 @@ def serve(address: str, idle_seconds: float) -> None:
             return
         with socket.socket(socket.AF_UNIX) as listener:
             _preload()
-            path.unlink(missing_ok=True)  # of a server that was killed
-            os.umask(0o077)
             compilers = Path(compilers_at(address))
-            with suppress(SecondpassError):  # the commands themselves say what is wrong
-                write_whole(compilers, marshal.dumps({it: usual_compiler(it) for it in ("c", "c++")}))
-            listener.bind(address)
-            listener.listen(128)
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            gc.freeze()  # children share these pages
+            for it in (path, compilers):
+                it.unlink(missing_ok=True)  # of a server that was killed
+            os.umask(0o077)
             try:
+                _name_compilers(compilers)
+                listener.bind(address)
+                listener.listen(128)
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+                gc.freeze()  # children share these pages
                 Server(listener, idle_seconds).run()
             finally:
-                path.unlink(missing_ok=True)
-                compilers.unlink(missing_ok=True)
+                for it in (path, compilers):
+                    it.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

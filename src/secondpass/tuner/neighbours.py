@@ -32,10 +32,11 @@ from secondpass.prompt import Objective
 _NEAREST = 300
 """Functions whose winners count."""
 _SIZE = 0.3
-"""Distance of a function whose logarithm at -Oz is one more; a probe that does something else to it is one or two."""
+"""Distance of a function whose logarithm at -Oz is one more; a probe that does something else to it is one to three."""
 _SHARPNESS = 2.0
 """The farthest of the nearest weighs as much less as the exponential function of this."""
 _FULL = 100
+"""Shares are kept as so many parts."""
 
 
 @dataclass(frozen=True, slots=True)

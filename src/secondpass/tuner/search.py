@@ -190,7 +190,7 @@ class Search:
             if self._spent(budget):
                 break
             self.try_list(words)
-        self._near = self._winners_near(neighbours) if neighbours is not None else None
+        self._near = None if neighbours is None or self._spent(budget) else self._winners_near(neighbours)
         idle = 0
         while not self._spent(budget) and idle < 200:
             before = self.compiles
@@ -257,7 +257,10 @@ class Search:
         return bool(budget.patience) and self.compiles - self._last_improvement >= budget.patience
 
     def _winners_near(self, neighbours: Neighbours) -> Draw[Words] | None:
-        """What helped the functions most like this one; None where -Oz or all probes fail on it, or were not tried."""
+        """What helped the functions most like this one; None where -Oz, or all probes, fail on it or were not tried.
+
+        A single probe of which that is true counts as one that does what -Oz does.
+        """
         oz, *reached = (self._value_after(words) for words in (OZ, *neighbours.probes))
         if oz is None or all(it is None for it in reached):
             return None
