@@ -39,13 +39,15 @@ def main() -> int:
     corpus = Corpus(options.corpus)
     labels = read_labels(options.labels, options.objective, corpus)
     held_out = {it.hash for it in corpus.select("validation", "test")}
+    first = frozenset(outcomes.lists[:KNOWN])
     functions: list[Neighbour] = []
     for key in sorted((labels.keys() & outcomes.values.keys()) - held_out):
         oz, values = outcomes.oz[key], outcomes.values[key].tolist()
         if labels[key].oz != oz:
             continue
-        reached = min(first_values(labels[key], oz, outcomes.lists, values))
-        better = better_lists(labels[key], reached, outcomes.lists, values)
+        known = known_values(labels[key], outcomes.lists, values)
+        reached = min([oz, *(value for words, value in known if words in first)])
+        better = {words: value for words, value in dict(known).items() if value < reached}  # the table knows better
         if better:
             functions.append(neighbour(oz, [it or oz for it in values[:PROBES]], reached, better))
     if not functions:
@@ -57,20 +59,13 @@ def main() -> int:
     return 0
 
 
-def first_values(label: Label, oz: int, lists: tuple[Words, ...], values: list[int]) -> list[int]:
-    """What -Oz and the lists that a search begins with leave of a function, as far as the label or the table knows.
+def known_values(label: Label, lists: tuple[Words, ...], values: list[int]) -> list[tuple[Words, int]]:
+    """What lists leave of a function by its label, then by the table of outcomes; a list may have a value of each.
 
     Where the first ten lists are no better than -Oz, the table has not tried the others.
     """
-    first = set(lists[:KNOWN])
-    return [oz, *filter(None, values[:KNOWN]), *(it.value for it in label.found if it.passes in first)]
-
-
-def better_lists(label: Label, reached: int, lists: tuple[Words, ...], values: list[int]) -> dict[Words, int]:
-    """Lists of the label, and later ones of the coreset, that leave less than the first lists do; with their values."""
-    found = {it.passes: it.value for it in label.found if it.passes != OZ}
-    found |= {words: value for words, value in zip(lists[KNOWN:], values[KNOWN:]) if value}
-    return {words: value for words, value in found.items() if value < reached and words not in lists[:KNOWN]}
+    of_label = [(it.passes, it.value) for it in label.found if it.passes != OZ]
+    return of_label + [(words, value) for words, value in zip(lists, values) if value]
 
 
 if __name__ == "__main__":

@@ -6,7 +6,9 @@ TYPE_CHECKING = False  # the driver's client imports this, and `typing` takes 5 
 if TYPE_CHECKING:
     from typing import Literal
 
-SOURCES: dict[str, Literal["c", "c++"]] = {
+    Language = Literal["c", "c++"]
+
+SOURCES: dict[str, Language] = {
     ".c": "c",
     **dict.fromkeys(".cc .cp .cxx .cpp .c++ .C .CC .CP .CXX .CPP .C++".split(), "c++"),
 }

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from secondpass import suffixes
 from secondpass.corpus.disk import check_said
@@ -26,7 +26,8 @@ from secondpass.llvm.library import load
 from secondpass.llvm.toolchain import find_clang
 from secondpass.probes import is_probe
 
-Language = Literal["c", "c++"]
+if TYPE_CHECKING:
+    from secondpass.suffixes import Language
 
 UNOPTIMISED = ("-w", "-Oz", "-Xclang", "-disable-llvm-passes", "-emit-llvm", "-c")
 """clang's flags for IR that is marked for -Oz and on which no pass has run."""

@@ -24,6 +24,7 @@ TYPE_CHECKING = False  # `typing` takes 5 ms
 if TYPE_CHECKING:
     import signal as _signal
     from collections.abc import Sequence
+    from typing import NoReturn
 
     Limits = tuple[int, int, list[int], list[tuple[int, tuple[int, int]]]]
 else:
@@ -110,17 +111,25 @@ def compilers_at(address: str) -> str:
 
 def _become_clang(address: str, language: str, words: Sequence[str]) -> None:
     """Become the clang that a server has named; returns where none has, or it cannot be run."""
-    ignored = _signal.SIGPIPE, _signal.SIGXFSZ  # by Python, and what we become would ignore them too
     try:
         with open(compilers_at(address), "rb") as file:
             about = os.fstat(file.fileno())
             if about.st_uid != os.getuid() or about.st_mode & 0o022:  # the folder was exchanged behind us
                 return
             command = marshal.load(file)[language]
-        for number in ignored:
-            _signal.signal(number, _signal.SIG_DFL)
-        os.execv(command[0], [*command, *words])
+        become([*command, *words])
     except (OSError, ValueError, EOFError, TypeError, KeyError):
+        return
+
+
+def become(command: list[str]) -> NoReturn:
+    """Become another program; raises OSError where it cannot be run, and nothing is changed then."""
+    ignored = _signal.SIGPIPE, _signal.SIGXFSZ  # by Python, and what we become would ignore them too
+    for number in ignored:
+        _signal.signal(number, _signal.SIG_DFL)
+    try:
+        os.execvp(command[0], command)
+    finally:
         for number in ignored:
             _signal.signal(number, _signal.SIG_IGN)
 

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from secondpass import __version__
 from secondpass.driver.cache import Cache, Cached, key_of
-from secondpass.driver.client import REAL, REAL_CXX, forced, names_own_file
+from secondpass.driver.client import REAL, REAL_CXX, become, forced, names_own_file
 from secondpass.driver.command import PREPROCESSED, Command, Source, read_command
 from secondpass.driver.log import Record, write
 from secondpass.errors import InputError, SecondpassError
@@ -163,10 +163,8 @@ def _leave_to(compiler: _Compiler, words: Sequence[str]) -> int:
     """Become the compiler."""
     sys.stdout.flush()
     sys.stderr.flush()
-    for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, and what we become would too
-        signal.signal(number, signal.SIG_DFL)
     try:
-        os.execvp(compiler.command[0], [*compiler.command, *words])
+        become([*compiler.command, *words])
     except OSError as error:
         _warn(f"{compiler.command[0]}: cannot be run: {error.strerror}")
         return 1

@@ -211,13 +211,13 @@ def _preload() -> None:
         load().vocabulary()
 
 
-def _name_compilers(path: Path) -> None:
+def _name_compilers(file: Path) -> None:
     """Write which clang is called, unless that depends on the folder it is called from."""
-    named = (*os.environ.get("PATH", "").split(os.pathsep), *(os.environ.get(it, "/") or "/" for it in PATHS[:2]))
-    if not all(map(os.path.isabs, named)):
+    llvm, clang, path = (os.environ.get(it, "") for it in PATHS)
+    if not all(map(os.path.isabs, (*path.split(os.pathsep), *filter(None, (llvm, clang))))):
         return
     with suppress(SecondpassError, OSError):  # the commands themselves say what is wrong
-        write_whole(path, marshal.dumps({it: usual_compiler(it) for it in ("c", "c++")}))
+        write_whole(file, marshal.dumps({it: usual_compiler(it) for it in ("c", "c++")}))
 
 
 def serve(address: str, idle_seconds: float) -> None:

@@ -117,17 +117,15 @@ def neighbour(oz: int, values: Sequence[int], reached: int, better: Mapping[Word
 def write(path: Path, table: Neighbours) -> None:
     """Write a table's file: gzipped JSON."""
     numbers: dict[Words, int] = {}
-    functions = [
-        [it.oz, it.shape, *(x for words, share in it.winners.items() for x in (_number(words, numbers), share))]
-        for it in table.functions
-    ]
+    functions: list[list[float]] = []
+    for it in table.functions:
+        row: list[float] = [it.oz, it.shape]
+        for words, share in it.winners.items():
+            row += numbers.setdefault(words, len(numbers)), share
+        functions.append(row)
     data = {"probes": list(map(" ".join, table.probes)), "winners": list(map(" ".join, numbers))}
     text = json.dumps({**data, "functions": functions}, separators=(",", ":"))
     write_whole(path, gzip.compress(text.encode(), mtime=0))
-
-
-def _number(words: Words, numbers: dict[Words, int]) -> int:
-    return numbers.setdefault(words, len(numbers))
 
 
 @cache
