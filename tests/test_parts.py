@@ -7,11 +7,12 @@ import pytest
 from compiling import CODEC, CODEC_CHECK, PROGRAM, clang, linked_output, needs_linker, unoptimised, unoptimised_text
 
 from secondpass.errors import LLVMError
+from secondpass.llvm.library import load
 from secondpass.llvm.module import Module
 from secondpass.llvm.parts import CLEAN_UP, Parts, levels
 from secondpass.llvm.passes import PassList
 from secondpass.llvm.vocabulary import VOCABULARY
-from secondpass.optimize import _candidates
+from secondpass.module_lists import candidates
 from secondpass.prompt import Objective
 from secondpass.tuner.coreset import coreset
 
@@ -462,9 +463,11 @@ def test_calls_that_must_be_inlined_are(caller):
         assert module.inlines_calls
         with pytest.raises(LLVMError, match="it has calls that must be inlined"):
             Parts(module)
-        for candidate in _candidates(module, {}, coreset(Objective.INSTRUCTIONS, 3)):
+        oz = PassList.of(load().oz_pipeline)
+        alone = candidates(module, dict.fromkeys(coreset(Objective.INSTRUCTIONS, 3), ""))
+        for passes in (form for it in alone for form in (it.passes, oz + it.of)):
             with module.clone() as copy:
-                copy.run(candidate.passes)
+                copy.run(passes)
                 (f,) = re.findall(r"^define [^\n]*@f\(.*?^}", copy.to_text(), re.MULTILINE | re.DOTALL)
             assert "@large" not in f
 

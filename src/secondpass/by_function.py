@@ -16,6 +16,7 @@ from secondpass.llvm.module import Module
 from secondpass.llvm.parts import CLEAN_UP, Parts
 from secondpass.llvm.passes import PassList
 from secondpass.llvm.sandbox import Sandbox
+from secondpass.module_lists import size_of
 from secondpass.prompt import Objective
 
 _LAST = (
@@ -194,7 +195,7 @@ def _best(
     best: dict[str, PassList] = {}
     for job, outcomes in sandbox.run(job_of(*it) for it in sources.items()):
         pace.tried(job.name, len(outcomes))
-        sizes = ((_size(it, objective), index) for index, it in enumerate(outcomes) if it.ok)
+        sizes = ((size_of(it, objective), index) for index, it in enumerate(outcomes) if it.ok)
         least = min(sizes, default=None)
         if least is not None:
             best[job.name] = lists[job.name][least[1]]
@@ -211,15 +212,9 @@ def _smallest(
     """The smallest of what the last lists make of versions of a module, with the list; the first among equals."""
     jobs = (Job(it, tuple(map(str, last)), functions=True, bytes=True, keep=True) for it in versions)
     compiled = (pair for job in jobs for pair in zip(sandbox.compile(job), last))
-    ranked = sorted((it for it in compiled if it[0].ok), key=lambda it: _size(it[0], objective))
+    ranked = sorted((it for it in compiled if it[0].ok), key=lambda it: size_of(it[0], objective))
     return next((it for it in ranked if links(it[0])), None)
 
 
 def _cleaned(passes: PassList) -> str:
     return str(PassList.of(*passes.words, *CLEAN_UP))
-
-
-def _size(outcome: Outcome, objective: Objective) -> int:
-    size = outcome.bytes if objective is Objective.BYTES else outcome.instructions
-    assert size is not None  # measured where it is the objective
-    return size

@@ -20,7 +20,7 @@ class Effort:
     """What a level asks for.
 
     Attributes:
-        coreset: its first lists are tried on the module and on every function.
+        coreset: its first lists are tried on the module, and on each function those that leave least of it there.
         strategy: how answers are asked for (`strategies.choice`); empty for none, and no model is loaded.
         answers: of the strategy, a function.
         codegen: sets of options of code generation that are tried, where clang makes the object (`driver.codegen`).

@@ -1,21 +1,21 @@
 """A file in, a smaller file out.
 
 Every function the model can read gets its answers. The lists among them that take most off their functions, and every
-list of the coreset where that is asked for, are tried on the whole module, alone and after -Oz. Then each function
-is tried with the lists for it and the module's best one, apart from the others, and the module is put
-together again (`by_function`). The smallest result is taken; -Oz is one of the candidates, so the result
-is never larger. All lists run in the sandbox.
+list of the coreset where that is asked for, are tried on the whole module, the best of them after -Oz too. Then each
+function is tried apart from the others with the model's lists for it, the module's best one, and those of the coreset
+that left least of it in the whole module; and the module is put together again (`by_function`). The smallest result is
+taken; -Oz is one of the candidates, so the result is never larger. All lists run in the sandbox.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain, groupby, takewhile, zip_longest
+from itertools import chain, zip_longest
 from pathlib import Path
 
 from secondpass import ir
@@ -29,13 +29,11 @@ from secondpass.llvm.module import FunctionSize, Module
 from secondpass.llvm.objects import Beside
 from secondpass.llvm.passes import PassList
 from secondpass.llvm.sandbox import Sandbox
+from secondpass.module_lists import candidates, try_lists
 from secondpass.progress import Progress
 from secondpass.prompt import Answer, Objective
 from secondpass.strategies.base import Attempt, Budget, Function, Session, Strategy
 
-_CHUNK, _CHUNK_SECONDS = 16, 2.0
-"""Lists that are tried on the module at a time, and how long they may take together, as -Oz tells: time is looked at
-between them."""
 _WHOLE = 20
 """Lists of answers that are tried on the whole module: each compiles every function, and functions get theirs later."""
 _MODEL, _MODULE = 0.4, 0.55
@@ -44,9 +42,6 @@ _LARGE = 0.02
 """The share of the time that -Oz takes of a module on which no list is tried: its functions are to have their own."""
 _APART = 5
 """Times -Oz's seconds: with less, taking the module apart and together again leaves no time for any list but -Oz."""
-_MERGES = "mergefunc"
-"""Makes calls of another function of functions that are equal to it: one that may be replaced when it is loaded, or
-looks at its own frame, is not. -Oz does not have it, so whole modules do without."""
 _NO_TIME = "there was no time left"
 """Why the model was not asked about a function."""
 
@@ -158,14 +153,6 @@ class _Asked:
         return origin
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
-    """A list for the whole module, and who proposed it."""
-
-    passes: PassList
-    origin: str
-
-
 def optimize(
     path: Path,
     engine: Engine | None,
@@ -190,7 +177,7 @@ def optimize(
         sandbox: where everything is compiled.
         objective: what to make small.
         budget: what the strategy may spend on a function; None for no limit of its own.
-        coreset: lists to try on the module besides the model's.
+        coreset: lists to try on the module besides the model's, and those that promise most on each function.
         flags: for clang, with C and C++ inputs.
         marked: whether IR has its functions marked for size, as clang -Oz does it; else they are marked here.
         seconds: after these nothing is tried any more but -Oz, and the result's note says so. The model has two fifths
@@ -221,16 +208,33 @@ def optimize(
             source = replace(source, bitcode=module.to_bitcode())
         asked = _ask(module, engine, strategy, budget, sandbox, objective, clock, report)
         clock.lap("model")
-        candidates = list(_candidates(module, asked, coreset))
+        proposed = _answered(asked)
+        for number, passes in enumerate(coreset, 1):
+            proposed.setdefault(passes, f"coreset list {number}")
+        first = candidates(module, proposed)
     links = _Links(oz)
-    best_first, untried = _best(candidates, source, oz, objective, sandbox, links, clock, report, 1 + runners_up)
-    best, winner = best_first[0]
-    others = [it for it, _ in best_first[1:]]
+    share = _MODULE if oz.seconds < clock.seconds(_LARGE) else 0.0
+    whole = try_lists(
+        first,
+        source.bitcode or b"",
+        oz,
+        objective,
+        sandbox,
+        links,
+        lambda: clock.is_over(share),
+        partial(report, "trying lists on the module"),
+        1 + runners_up,
+    )
+    best, passes, origin = oz, PassList.of(load().oz_pipeline), "-Oz"
+    if whole.smallest:
+        best, winner = whole.smallest[0]
+        passes, origin = winner.passes, winner.origin
+    others, untried = [it for it, _ in whole.smallest[1:]], whole.untried
     clock.lap("compile")
     apart: Mapping[str, PassList] = {}
     note = ""
     try:
-        lists = {name: _lists(about, winner.passes, coreset) for name, about in asked.items()}
+        lists = {name: _lists(about, passes, whole.promising(name, coreset)) for name, about in asked.items()}
         progressed = partial(report, "choosing a list for each function")
         kept = {it.name for it in oz.functions}
         enough = clock.left() > _APART * oz.seconds
@@ -242,7 +246,7 @@ def optimize(
             other = made.outcome
             if _rank(made.outcome, objective) < _rank(best, objective):
                 other, best, apart = best, made.outcome, made.lists
-                winner = _Candidate(made.last, "a list for each function, then")
+                passes, origin = made.last, "a list for each function, then"
             others.append(other)
     except LLVMError as error:
         note = f"no function has a list of its own: {error}"
@@ -256,8 +260,8 @@ def optimize(
         source=Size(source.instructions),
         oz=_size(oz),
         best=_size(best),
-        passes=winner.passes,
-        origin=winner.origin,
+        passes=passes,
+        origin=origin,
         functions=_functions(source, oz, best, asked, apart),
         bitcode=best.bitcode or b"",
         warnings=warnings,
@@ -382,24 +386,7 @@ def _within(budget: Budget | None, left: float) -> Budget:
     return replace(budget, seconds=max(min(left, budget.seconds or left), 0.001))
 
 
-def _candidates(module: Module, asked: dict[str, _Asked], coreset: Sequence[PassList]) -> Iterator[_Candidate]:
-    """The distinct lists that promise most, alone and after -Oz."""
-    oz = PassList.of(load().oz_pipeline)
-    # What no list of a model may leave out: calls that must be inlined, coroutines to be lowered.
-    inlines = module.has_attribute("alwaysinline") or module.inlines_calls
-    first = PassList.of("always-inline") if inlines else PassList()
-    alone = not module.has_attribute("presplitcoroutine")
-    seen: set[PassList] = set()
-    for passes, origin in (*_answered(asked), *((it, f"coreset list {at}") for at, it in enumerate(coreset, 1))):
-        if passes in seen or _MERGES in passes.words:
-            continue
-        seen.add(passes)
-        if alone:
-            yield _Candidate(first + passes, origin)
-        yield _Candidate(oz + passes, f"{origin}, after -Oz")
-
-
-def _answered(asked: dict[str, _Asked]) -> list[tuple[PassList, str]]:
+def _answered(asked: dict[str, _Asked]) -> dict[PassList, str]:
     """The lists that take most off the functions they are for, and where they come from."""
     gains: dict[PassList, int] = {}
     origins: dict[PassList, str] = {}
@@ -407,72 +394,17 @@ def _answered(asked: dict[str, _Asked]) -> list[tuple[PassList, str]]:
         for passes, origin, gain in about.answered():
             gains[passes] = gains.get(passes, 0) + gain
             origins.setdefault(passes, f"{origin} for {name}")
-    return [(it, origins[it]) for it in sorted(gains, key=gains.__getitem__, reverse=True)[:_WHOLE]]
+    return {it: origins[it] for it in sorted(gains, key=gains.__getitem__, reverse=True)[:_WHOLE]}
 
 
-def _best(
-    candidates: list[_Candidate],
-    source: Outcome,
-    oz: Outcome,
-    objective: Objective,
-    sandbox: Sandbox,
-    links: Callable[[Outcome], bool],
-    clock: _Clock,
-    report: Progress,
-    wanted: int,
-) -> tuple[list[tuple[Outcome, _Candidate]], int]:
-    """The smallest results, each of another size, as many as are wanted; -Oz where nothing is smaller.
-
-    Also how many candidates there was no time for.
-    """
-    bitcode = source.bitcode or b""
-    measure = objective is Objective.BYTES
-    sizes: list[tuple[int, int, _Candidate]] = []
-    together = max(1, min(_CHUNK, int(_CHUNK_SECONDS / max(oz.seconds, 1e-3))))
-    jobs = (
-        Job(bitcode, tuple(str(it.passes) for it in part), str(start), bytes=measure)
-        for start, part in _chunks(candidates, together)
-    )
-    done = 0
-    share = _MODULE if oz.seconds < clock.seconds(_LARGE) else 0.0
-    for job, outcomes in sandbox.run(takewhile(lambda _: not clock.is_over(share), jobs)):
-        start = int(job.name)
-        for candidate, outcome in zip(candidates[start:], outcomes):
-            if outcome.ok:
-                sizes.append((_size(outcome).by(objective), len(candidate.passes), candidate))
-        done += len(outcomes)
-        report("trying lists on the module", done, len(candidates))
-    limit = _size(oz).by(objective)
-    ranked = sorted((row for row in sizes if row[0] < limit), key=lambda row: row[:2])
-    # Equal by the objective: the other number decides. A list may break code generation, which is
-    # found out here; then the next best has its turn.
-    found: list[tuple[Outcome, _Candidate]] = []
-    for _, group in groupby(ranked, key=lambda row: row[0]):
-        if len(found) == wanted:
-            break
-        finalists = [candidate for _, _, candidate in group][:4]
-        job = Job(bitcode, tuple(str(it.passes) for it in finalists), functions=True, bytes=True, keep=True)
-        # Compiled again, a list may do less: the result of a few passes depends on where memory lies.
-        compiled = [pair for pair in zip(sandbox.compile(job), finalists) if pair[0].ok and links(pair[0])]
-        finished = [pair for pair in compiled if _size(pair[0]).by(objective) < limit]
-        if finished:
-            found.append(min(finished, key=lambda pair: (pair[0].instructions, pair[0].bytes or 0)))
-    return found or [(oz, _Candidate(PassList.of(load().oz_pipeline), "-Oz"))], len(candidates) - done
-
-
-def _lists(about: _Asked, best: PassList, coreset: Sequence[PassList]) -> list[PassList]:
-    """What to try on one function: -Oz, the module's best list, what the model said of it and the coreset.
+def _lists(about: _Asked, best: PassList, promising: Sequence[PassList]) -> list[PassList]:
+    """What to try on one function: -Oz, the module's best list, what the model said of it and what else promises much.
 
     These two take turns, as there may be time for the first lists alone.
     """
     said = [passes for passes, _, _ in about.answered()]
-    both = chain.from_iterable(zip_longest(said, coreset))
+    both = chain.from_iterable(zip_longest(said, promising))
     return [it for it in dict.fromkeys((PassList.of(load().oz_pipeline), best, *both)) if it is not None]
-
-
-def _chunks(candidates: list[_Candidate], size: int) -> Iterator[tuple[int, list[_Candidate]]]:
-    for start in range(0, len(candidates), size):
-        yield start, candidates[start : start + size]
 
 
 def _functions(

@@ -25,6 +25,7 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -32,12 +33,15 @@ from typing import Any, NoReturn
 from secondpass.errors import LLVMError
 from secondpass.llvm.jobs import Job, Outcome, Prepared, Status, Work
 from secondpass.llvm.library import load
-from secondpass.llvm.module import Module
+from secondpass.llvm.module import FunctionSize, Module
+from secondpass.llvm.objects import Beside
 
 HEADER = struct.Struct("<I")
 REQUEST = struct.Struct("<cI")
 NUMBERS = struct.Struct("<Iqd")
 SPAWN, REAP = b"S", b"R"
+Sizes = tuple[int | None, Beside | None, tuple[FunctionSize, ...]]
+"""As `Module.native_sizes`; None for what was not asked for."""
 LAST_WORDS = 1 << 16
 """Bytes: LLVM may say much when it dies, and what ran then is said before."""
 
@@ -168,6 +172,7 @@ def _work(connection: socket.socket, seconds: float, reproducible: bool) -> None
     module: Module | LLVMError | None = None
     job = Job(b"", ())
     each: Work | None = None
+    measured: dict[bytes, Sizes] = {}
     while (header := receive(connection, HEADER.size)) is not None:
         message = receive(connection, HEADER.unpack(header)[0])
         if message is None:
@@ -177,14 +182,14 @@ def _work(connection: socket.socket, seconds: float, reproducible: bool) -> None
         if new_job is not None:
             if isinstance(module, Module):
                 module.close()
-            job = new_job
+            job, measured = new_job, {}
             each = job.each or (partial(_alone, job) if reproducible else None)
             module = None if each else _guarded(seconds, _parse, job)
         for pipeline in lists:
             if each is not None:
                 _apart(connection, seconds, each, job.module, pipeline)
             else:
-                _send(connection, _guarded(seconds, _outcome, module, pipeline, job, started))
+                _send(connection, _guarded(seconds, _outcome, module, pipeline, job, started, measured))
             started = time.perf_counter()
 
 
@@ -270,8 +275,18 @@ def _parse(job: Job) -> Module | LLVMError:
         return error
 
 
-def _outcome(module: Module | LLVMError, pipeline: str, job: Job, started: float) -> Outcome:
-    """What a list does; `started` is when LLVM began on it, parsing the module for the first one."""
+def _outcome(
+    module: Module | LLVMError, pipeline: str, job: Job, started: float, measured: dict[bytes, Sizes]
+) -> Outcome:
+    """What a list does.
+
+    Args:
+        module: unoptimised; or why there is none.
+        pipeline: the list.
+        job: what is asked of it.
+        started: when LLVM began on it, parsing the module for the first one.
+        measured: the sizes of what other lists made of the same module.
+    """
     if isinstance(module, LLVMError):
         return Outcome(Status.INVALID, _line(module))
     with module.clone() as copy:
@@ -282,13 +297,7 @@ def _outcome(module: Module | LLVMError, pipeline: str, job: Job, started: float
             return Outcome(Status.INVALID, _line(error))
         try:
             copy.verify()
-            size, beside, functions = None, None, ()
-            if job.bytes and job.functions:
-                size, beside, functions = copy.native_sizes()
-            elif job.bytes:
-                size = copy.native_size
-            elif job.functions:
-                functions = copy.functions()
+            size, beside, functions = measured_sizes(copy, job, measured)
         except LLVMError as error:
             return Outcome(Status.BROKEN, _line(error))
         instructions = copy.instruction_count
@@ -297,11 +306,28 @@ def _outcome(module: Module | LLVMError, pipeline: str, job: Job, started: float
     return Outcome(Status.OK, "", instructions, size, functions, bitcode, seconds, beside=beside)
 
 
+def measured_sizes(module: Module, job: Job, measured: dict[bytes, Sizes]) -> Sizes:
+    """The sizes that a job asks for.
+
+    Args:
+        module: what a list left.
+        job: what is asked.
+        measured: the sizes of what its other lists left, to which this one's are added. A third to a half of the lists
+            leave the same as another, and native code takes longer than most lists.
+    """
+    if not job.bytes:
+        return None, None, module.functions() if job.functions else ()
+    key = b"" if len(job.lists) == 1 else module.fingerprint()
+    if key not in measured:
+        measured[key] = module.native_sizes() if job.functions else (module.native_size, None, ())
+    return measured[key]
+
+
 def _alone(job: Job, _module: bytes, pipeline: str) -> Outcome:
     """What a list does to a module that nothing else was done to before."""
     started = time.perf_counter()
     module = _parse(job)
-    outcome = _outcome(module, pipeline, job, started)
+    outcome = _outcome(module, pipeline, replace(job, lists=(pipeline,)), started, {})
     if isinstance(module, Module):
         module.close()
     return outcome
