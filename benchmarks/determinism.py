@@ -39,7 +39,7 @@ def main() -> None:
     options = parser.parse_args()
     corpus, rng = Corpus(options.corpus), random.Random(options.seed)
     entries = [it for it in corpus.select("train", largest=LARGEST) if it.oz >= SMALLEST_OZ][: options.functions]
-    words = [entry.text for entry in load().vocabulary()]
+    words = load().words
     lists = [it for word in words for it in lists_with(word)]
     unsteady: Counter[str] = Counter()
     counts: dict[tuple[str, tuple[str, ...]], set[int]] = {}

@@ -62,7 +62,7 @@ def main() -> int:
     if options.codegen:
         return 1 if differing_codegen(options.out, options.seed, options.programs) else 0
     ran, differences, done = 0, 0, 0
-    engine = OnnxEngine.load(words=[entry.text for entry in load().vocabulary()], threads=1)
+    engine = OnnxEngine.load(words=load().words, threads=1)
     known = {it: winners(it) for it in Objective}
     with Sandbox() as sandbox, ThreadPoolExecutor(os.cpu_count()) as pool:
         for number, program in usable_programs(options.out, options.seed, options.programs):

@@ -56,7 +56,7 @@ def asked_for(bitcode: bytes, key: str) -> list[Words]:
     with Explorer(bitcode, OBJECTIVE) as explorer:
         search = Recorded(explorer)
         knowledge = shipped(OBJECTIVE)
-        sampler = Sampler(knowledge, [entry.text for entry in load().vocabulary()])
+        sampler = Sampler(knowledge, load().words)
         search.run(knowledge, sampler, Budget(COMPILES), random.Random(key))
         return search.asked
 

@@ -64,7 +64,7 @@ def _engine(threads: int | None) -> OnnxEngine:
     from secondpass.engines.onnx import OnnxEngine
     from secondpass.llvm.library import load
 
-    return OnnxEngine.load(words=[entry.text for entry in load().vocabulary()], threads=threads)
+    return OnnxEngine.load(words=load().words, threads=threads)
 
 
 _SEARCHED = 100

@@ -90,7 +90,7 @@ class RandomLists:
 
     def trials(self, cases: Sequence[Case]) -> Iterator[Trials]:
         """See `Method`."""
-        words = [entry.text for entry in load().vocabulary()]
+        words = load().words
         return compile_lists(cases, {case.key: self._drawn(case.key, words) for case in cases}, self.workers)
 
     def _drawn(self, key: str, words: Sequence[str]) -> list[Words]:

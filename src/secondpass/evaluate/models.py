@@ -98,7 +98,7 @@ class _Asked:
 
     def __call__(self) -> Callable[[tuple[Case, tuple[int, ...]]], list[tuple[int, Trials]]]:
         """Load the model; what answers a function."""
-        words = [entry.text for entry in load().vocabulary()]
+        words = load().words
         engine = load_engine(self.directory, words=words, threads=1)
         return partial(self._answer, engine, Sandbox(1, reproducible=True))
 

@@ -127,6 +127,11 @@ class Library:
         return tuple(entry for entry in VOCABULARY if entry.text in self._known_passes)
 
     @cached_property
+    def words(self) -> tuple[str, ...]:
+        """Its elements as a list has them."""
+        return tuple(entry.text for entry in self.vocabulary())
+
+    @cached_property
     def _known_passes(self) -> frozenset[str]:
         return frozenset(entry.text for entry in VOCABULARY if not self._refuses(entry.text))
 

@@ -73,7 +73,7 @@ class GreedyAnswers:
             `gain`, how much smaller than -Oz all functions together become where -Oz stands by, in per cent; of the
             answers, the shares that are `valid`, and whose counts are right, `source_right` and `target_right`.
         """
-        words = [entry.text for entry in load().vocabulary()]
+        words = load().words
         engine = TransformersEngine.over(model, self.facts, self.tokenizer, words=words)
         attempts: list[Attempt | None] = []
         with Sandbox(1) as sandbox:

@@ -38,7 +38,7 @@ def coreset(objective: Objective, size: int) -> tuple[PassList, ...]:
     lists = shipped(objective).lists
     if not 0 <= size <= len(lists):
         raise InputError(f"--coreset {size}: {len(lists)} lists ship for the objective {objective}; ask for up to that")
-    known = {entry.text for entry in load().vocabulary()}
+    known = set(load().words)
     return tuple(PassList.of(*words) for words in lists[:size] if known.issuperset(words))
 
 

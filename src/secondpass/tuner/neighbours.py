@@ -138,7 +138,7 @@ def shipped(objective: Objective) -> Neighbours | None:
     if not file.is_file():
         return None
     data = json.loads(gzip.decompress(file.read_bytes()))
-    known = {entry.text for entry in load().vocabulary()}
+    known = set(load().words)
     probes, winners = ([tuple(text.split()) for text in data[name]] for name in ("probes", "winners"))
     if not all(map(known.issuperset, probes)):
         return None

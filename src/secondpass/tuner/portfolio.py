@@ -118,7 +118,7 @@ def shipped(objective: Objective) -> Portfolio:
     with resources.as_file(file) as path, np.load(path) as arrays:
         lists = [tuple(str(text).split()) for text in arrays["lists"]]
         shares, weights = arrays["shares"].astype(np.float32) / _FULL, arrays["weights"]
-    known = {entry.text for entry in load().vocabulary()}
+    known = set(load().words)
     usable = [number for number, words in enumerate(lists) if known.issuperset(words)]
     improved = shares[:, usable].max(axis=1) > 0
     return Portfolio(tuple(lists[it] for it in usable), shares[improved][:, usable], weights[improved])

@@ -33,7 +33,7 @@ class Tails:
 def tails(objective: Objective) -> Tails:
     """The tails that ship, as far as the LLVM in force has their passes."""
     text = resources.files("secondpass.tuner").joinpath("knowledge_data", "tails.json").read_text()
-    data, known = json.loads(text)[objective], {entry.text for entry in load().vocabulary()}
+    data, known = json.loads(text)[objective], set(load().words)
 
     def usable(tail: str) -> Words:
         return tuple(word for word in tail.split() if word in known)

@@ -254,7 +254,7 @@ def _sampler(knowledge: Knowledge) -> Sampler:
     """The sampler of a knowledge, made once in a process."""
     if knowledge.digest not in _samplers:
         _samplers.clear()
-        _samplers[knowledge.digest] = Sampler(knowledge, [entry.text for entry in load().vocabulary()])
+        _samplers[knowledge.digest] = Sampler(knowledge, load().words)
     return _samplers[knowledge.digest]
 
 
