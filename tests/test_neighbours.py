@@ -80,8 +80,8 @@ def test_winners_with_a_pass_that_the_llvm_in_force_lacks_are_left_out(monkeypat
     whole = shipped(Objective.INSTRUCTIONS)
     of_probes = {word for words in whole.probes for word in words}
     lacking = next(word for it in whole.functions for words in it.winners for word in words if word not in of_probes)
-    known = [it for it in VOCABULARY if it.text != lacking]
-    monkeypatch.setattr(neighbours, "load", lambda: SimpleNamespace(vocabulary=lambda: known))
+    known = [it.text for it in VOCABULARY if it.text != lacking]
+    monkeypatch.setattr(neighbours, "load", lambda: SimpleNamespace(words=known))
     left = shipped.__wrapped__(Objective.INSTRUCTIONS)
     assert not any(lacking in words for it in left.functions for words in it.winners)
     known.clear()
