@@ -100,15 +100,20 @@ def main() -> None:
     drawn = [
         it for it in random.Random(options.seed).sample(units, len(units)) if SMALLEST < it.stat().st_size < LARGEST
     ]
-    known = {(it["unit"], it["tree"]): it for it in read_records(options.out)}
+    drawn = drawn[: options.units]
+    made = {(it["unit"], it["tree"], it["effort"]): it["made"] for it in read_records(options.out)}
+
+    def key_of(unit: Path, tree: str) -> tuple[str, str, int]:
+        return f"{unit.parent.name}/{unit.name}", tree, options.effort  # files of two packages may have one name
+
     with appending(options.out) as keep:
-        for unit in drawn[: options.units]:
+        for unit in drawn:
             for tree in random.Random(unit.name).sample(trees, len(trees)):
-                if (unit.name, tree) not in known:
-                    made = measured(Path(tree), unit, options.effort)
-                    known[unit.name, tree] = {"unit": unit.name, "tree": tree, "made": made}
-                    keep(known[unit.name, tree])
-    all_rows: list[list[Made]] = [[known[unit.name, it]["made"] for it in trees] for unit in drawn[: options.units]]
+                key = key_of(unit, tree)
+                if key not in made:
+                    made[key] = measured(Path(tree), unit, options.effort)
+                    keep({"unit": key[0], "tree": tree, "effort": options.effort, "made": made[key]})
+    all_rows: list[list[Made]] = [[made[key_of(unit, tree)] for tree in trees] for unit in drawn]
     rows = [row for row in all_rows if all(row) and row[0]["clang"]]
     clang = sum(row[0]["clang"] for row in rows)
     seconds = sum(row[0]["clang seconds"] for row in rows)

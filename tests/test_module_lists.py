@@ -110,9 +110,9 @@ def test_the_best_three_are_tried_after_oz_too(sandbox):
     _, found = tried(unoptimised(CODEC), Objective.BYTES, sandbox, report=lambda *it: told.append(it))
     assert told[-1] == (13, 13)
     assert sandbox.lists[:10] == list(map(str, LISTS[Objective.BYTES]))
-    alone = {it: sum(sizes.values()) for it, sizes in found.functions.items()}
+    alone = {}
     with Module.parse(unoptimised(CODEC)) as module:
-        for passes in alone:
+        for passes in found.functions:
             with module.clone() as copy:
                 copy.run(passes)
                 alone[passes] = copy.native_size
