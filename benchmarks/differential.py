@@ -7,10 +7,10 @@
 Every program is compiled by the bundled clang at -Oz, and by us: as `optimize` makes it, with sampled answers
 of the model and with lists drawn from the coreset and the winners of the tuner, each function with its own; and
 through lists for the whole program: some of those, some random, and with `--each` every word of the vocabulary
-on the unoptimised code, after `sroa`, before and after -Oz. What `optimize` makes is built with every set of options of
-code generation that `secondpass cc` tries too. Every second program has debug information. Programs and lists come
-from the seed. Each difference is written down with its program, list and the shortest list that still shows it. Needs
-Debian's `csmith`, `libcsmith-dev` and a linker.
+on the unoptimised code, after `sroa`, before and after -Oz. What `optimize` makes is built with the
+options of code generation that `secondpass cc` begins with, and with others that it may come to. Every second program
+has debug information. Programs and lists come from the seed. Each difference is written down with its program, list and
+the shortest list that still shows it. Needs Debian's `csmith`, `libcsmith-dev` and a linker.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 
-from secondpass.driver.codegen import Options, shipped, words_of
+from secondpass.driver.codegen import Options, changed, changes, first, words_of
 from secondpass.engines.onnx import OnnxEngine
 from secondpass.errors import run_script
 from secondpass.llvm.jobs import Job
@@ -44,6 +44,8 @@ OZ = "default<O2>"
 WORDS = [entry.text for entry in VOCABULARY]
 KNOWLEDGE = Path(__file__).parent.parent / "src" / "secondpass" / "tuner" / "knowledge_data"
 RUN_SECONDS = 5
+_SETS = 7
+"""Of changed options of code generation, a program."""
 CSMITH = "csmith --max-funcs 5 --max-block-depth 3 --max-block-size 4 --no-volatiles".split()
 
 
@@ -54,7 +56,7 @@ def main() -> int:
     parser.add_argument("--winners", type=int, default=10, help="lists a program from the coreset and the winners")
     parser.add_argument("--asked", type=int, default=1, metavar="N", help="the model is asked for every Nth program")
     parser.add_argument("--each", action="store_true", help="every word of the vocabulary too")
-    parser.add_argument("--codegen", action="store_true", help="no lists: -Oz's code with every set of options alone")
+    parser.add_argument("--codegen", action="store_true", help="no lists: -Oz's code with options alone")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
@@ -76,7 +78,7 @@ def main() -> int:
                 objective=objective,
                 coreset=rng.sample(known[objective], options.winners),
             )
-            sets = [(), *shipped()]
+            sets = [(), *codegen_sets(rng)]
             ran += len(sets)
             for codegen in differing_sets(program, ours.bitcode, sets, pool):
                 differences += 1
@@ -107,8 +109,9 @@ def differing_codegen(folder: Path, seed: int, programs: int) -> int:
             with Module.parse(program.bitcode) as module:
                 module.run(OZ)
                 bitcode = module.to_bitcode()
-            ran += len(shipped())
-            for codegen in differing_sets(program, bitcode, shipped(), pool):
+            sets = codegen_sets(random.Random(program.seed))
+            ran += len(sets)
+            for codegen in differing_sets(program, bitcode, sets, pool):
                 differences += 1
                 print(f"program {program.seed}, -Oz with {' '.join(codegen)}", flush=True)
             done += 1
@@ -124,6 +127,12 @@ def usable_programs(folder: Path, seed: int, count: int) -> Iterator[tuple[int, 
             yield number, program
         else:
             print(f"program {program.seed} does not end, or prints nothing: left out", flush=True)
+
+
+def codegen_sets(rng: random.Random) -> list[Options]:
+    """The options that a build begins with, and some that it may come to from there."""
+    drawn = (rng.sample(changes(), rng.randint(1, len(changes()) // 2)) for _ in range(_SETS))
+    return [first(), *(reduce(changed, some, first()) for some in drawn)]
 
 
 def differing_sets(
@@ -173,7 +182,9 @@ class Program:
             flags = ["-Oz", "-w", "-Xclang", "-disable-llvm-passes", *words_of(codegen)]
             build = [find_clang(), *flags, module, "-o", program]
             built = subprocess.run(build, capture_output=True)
-            return built.returncode == 0 and output_of(program) == self._expected
+            if built.returncode:
+                return bool(codegen)  # what clang cannot do with options a build does without
+            return output_of(program) == self._expected
         finally:
             module.unlink()
             program.unlink(missing_ok=True)

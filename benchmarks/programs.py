@@ -139,7 +139,7 @@ PROGRAMS = {
             ("out/libjson-c.so.*.*.*",),
         ),
         Program("mawk", CONFIGURE, "make -j2", "make check", ("mawk",)),
-        Program("gzip", CONFIGURE, "make -j2", "make check", ("gzip",)),
+        Program("gzip", CONFIGURE, "make -j2 MAKEINFO=true", "make check MAKEINFO=true", ("gzip",)),
         Program(
             "xz-utils",
             f"{CONFIGURE} --disable-doc",

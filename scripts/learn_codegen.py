@@ -1,11 +1,12 @@
-"""The sets of options of code generation that ship: what makes modules of training projects smaller.
+"""The options of code generation that ship: what makes modules of training projects smaller.
 
-    python scripts/learn_codegen.py --corpus build/corpus [--modules 80] [--sets 16]
+    python scripts/learn_codegen.py --corpus build/corpus [--modules 80]
 
-Takes modules of training projects, drawn by chance, optimised by clang -Oz. Each set is found by hill climbing, one
-option more or less at a time, for what it takes off the geometric mean of the modules' text beside the sets before.
-Writes `src/secondpass/driver/codegen.json` (`driver.codegen`), and prints what the first sets reach together; then the
-same for modules of the validation projects, which nothing was chosen on. Half an hour of two cores.
+Takes modules of training projects, drawn by chance, optimised by clang -Oz. Finds the set of options that makes most of
+them smaller, one option more or less at a time; then the order in which single options are worth a change in each
+module's own set. Writes both to `src/secondpass/driver/codegen.json` (`driver.codegen`), and prints what they reach
+after so many changes; then the same for modules of the validation projects, which nothing was chosen on. A quarter of
+an hour of two cores.
 """
 
 from __future__ import annotations
@@ -13,19 +14,24 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import multiprocessing
 import os
 import random
+import resource
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from secondpass.corpus.store import Corpus, Split
-from secondpass.driver.codegen import Options, words_of
+from secondpass.driver.codegen import Options, changed
 from secondpass.errors import run_script
 from secondpass.llvm import objects
+from secondpass.llvm.library import load
+from secondpass.llvm.module import Module
 from secondpass.llvm.toolchain import find_clang
 
 TARGET = Path(__file__).parent.parent / "src" / "secondpass" / "driver" / "codegen.json"
@@ -61,15 +67,49 @@ POOL = (
     "-min-jump-table-entries=1000",
     "-optsize-jump-table-density=60",
     "-aggressive-ext-opt",
+    "-outliner-benefit-threshold=4",
+    "-pre-RA-sched=list-burr",
+    "-pre-RA-sched=list-hybrid",
+    "-enable-misched",
+    "-misched=ilpmin",
+    "-grow-region-complexity-budget=4",
+    "-greedy-reverse-local-assignment",
+    "-disable-2addr-hack=false",
+    "-twoaddr-reschedule=false",
+    "-disable-phi-elim-edge-splitting",
+    "-phi-elim-split-all-critical-edges",
+    "-use-mbpi=false",
+    "-disable-tail-duplicate",
+    "-disable-early-taildup",
+    "-tail-merge-size=2",
+    "-machine-sink-split-probability-threshold=0",
+    "-disable-postra-machine-sink",
+    "-enable-shrink-wrap=false",
+    "-x86-cmov-converter=false",
+    "-max-store-memset=2",
+    "-combiner-global-alias-analysis",
+    "-combiner-topological-sorting",
+    "-branch-folder-reorder-blocks=false",
+    "-tail-dup-placement=false",
+    "-tail-merge-size=4",
+    "-outliner-benefit-threshold=8",
+    "-misched=ilpmax",
+    "-misched-prera-direction=topdown",
+    "-disable-postra-machine-licm",
+    "-schedmodel=false",
 )
-"""What made some of ten modules smaller on its own, of the 1,200 switches and the settings of clang's back end; without
-those that change what an ABI promises, are marked as unfinished, or do nothing but debug."""
-SMALLEST, LARGEST = 20_000, 400_000
+"""What made some of fifty modules smaller, alone or in the best set for it, of the 1,200 switches and the settings of
+clang's back end; without those that change what an ABI promises, are marked as unfinished, or do nothing but debug."""
+SMALLEST, LARGEST = 20_000, 120_000
 """Bytes of unoptimised bitcode."""
+SHOWN = 4, 8, 16, 24, 32
+"""Changes of which is said what they reach."""
+_SECONDS = 10
+"""Of processor time, after which options do not suit a module."""
 
 
 class Modules:
-    """Modules, and the text that clang makes of each with some options.
+    """Modules, and the text of what is generated from each with options.
 
     Args:
         paths: unoptimised bitcode.
@@ -78,20 +118,26 @@ class Modules:
 
     def __init__(self, paths: Iterable[Path], folder: Path) -> None:
         self._folder = folder
-        self._known: dict[frozenset[str], list[float]] = {}
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            made = list(pool.map(self._optimised, enumerate(paths)))
-        self.paths = [it for it in made if it is not None]
-        self._pool = ThreadPoolExecutor(os.cpu_count())
-        self._plain = list(self._pool.map(lambda it: self._text(it, ()), self.paths))
+        self._known: dict[tuple[Path, frozenset[str]], int] = {}
+        load()  # once, for all forks
+        self._pool = multiprocessing.get_context("fork").Pool()
+        self.paths = [it for it in self._pool.map(self._optimised, enumerate(paths)) if it is not None]
+        self._plain = self.texts([()] * len(self.paths))
 
-    def ratios(self, options: Iterable[str]) -> list[float]:
-        """Each module's text, against that with no options; 1 where clang does not take them."""
-        key = frozenset(options)
-        if key not in self._known:
-            texts = self._pool.map(lambda it: self._text(it, tuple(sorted(key))), self.paths)
-            self._known[key] = [text / plain if text else 1.0 for text, plain in zip(texts, self._plain)]
-        return self._known[key]
+    def __getstate__(self) -> dict[str, Any]:
+        return {"_folder": self._folder}  # what the processes of the pool need
+
+    def ratio(self, texts: Iterable[int]) -> float:
+        """The geometric mean of texts against those with no options; a 0 counts as no change."""
+        pairs = list(zip(texts, self._plain))
+        return math.exp(sum(math.log((text or plain) / plain) for text, plain in pairs) / len(pairs))
+
+    def texts(self, options: Sequence[Options]) -> list[int]:
+        """Each module's text with options of its own; 0 where LLVM does not take them."""
+        asked = [(path, frozenset(it)) for path, it in zip(self.paths, options)]
+        new = sorted({it for it in asked if it not in self._known}, key=str)
+        self._known.update(zip(new, self._pool.imap(text_of, new)))
+        return [self._known[it] for it in asked]
 
     def _optimised(self, numbered: tuple[int, Path]) -> Path | None:
         number, path = numbered
@@ -99,18 +145,32 @@ class Modules:
         done = subprocess.run([find_clang(), "-Oz", "-w", "-c", "-emit-llvm", path, "-o", made], capture_output=True)
         return made if not done.returncode else None
 
-    def _text(self, path: Path, options: Options) -> int:
-        with tempfile.NamedTemporaryFile(dir=self._folder, suffix=".o") as made:
-            words = ["-Oz", "-w", "-Xclang", "-disable-llvm-passes", "-c", path, "-o", made.name]
-            done = subprocess.run([find_clang(), *words, *words_of(options)], capture_output=True)
-            return objects.text_size(Path(made.name).read_bytes()) if not done.returncode else 0
+
+def text_of(asked: tuple[Path, frozenset[str]]) -> int:
+    """The text of a module with options, 0 where LLVM does not take them: in a fork, since options are global."""
+    path, options = asked
+    ours, theirs = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS))
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what LLVM says of options that do not go together
+            load().set_options(sorted(options))
+            with Module.parse(path.read_bytes()) as module:
+                os.write(theirs, str(objects.text_size(module.emit("obj"))).encode())
+        finally:
+            os._exit(0)
+    os.close(theirs)
+    with os.fdopen(ours) as said:
+        text = said.read()
+    os.waitpid(child, 0)
+    return int(text or 0)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--modules", type=int, default=80)
-    parser.add_argument("--sets", type=int, default=16)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     corpus = Corpus(options.corpus)
@@ -118,13 +178,15 @@ def main() -> int:
         folder = Path(name)
         modules = Modules(modules_of(corpus, options.corpus, "train", options.modules, options.seed), folder)
         print(f"{len(modules.paths)} modules of training projects")
-        sets = chosen(modules, options.sets)
-        show(modules, sets)
+        first = chosen(modules)
+        order = ordered(modules, first)
+        TARGET.write_text(json.dumps({"first": first, "changes": order}, indent=1) + "\n")
+        show(modules, first, order)
         (folder / "held-out").mkdir()
         held_out = modules_of(corpus, options.corpus, "validation", options.modules, options.seed)
         others = Modules(held_out, folder / "held-out")
         print(f"{len(others.paths)} modules of validation projects")
-        show(others, sets)
+        show(others, first, order)
     return 0
 
 
@@ -141,41 +203,66 @@ def modules_of(corpus: Corpus, folder: Path, split: Split, most: int, seed: int)
     return [paths[turn] for turn in range(deep) for paths in drawn if turn < len(paths)][:most]
 
 
-def chosen(modules: Modules, most: int) -> list[Options]:
-    """Sets, the most useful one first; fewer where nothing is gained any more."""
-    sets: list[Options] = []
-    reached = [1.0] * len(modules.paths)
-    while len(sets) < most:
-        found: frozenset[str] = frozenset(sets[0]) if sets else frozenset()
-        value, climbing = mean(reached, modules.ratios(found)), True
-        while climbing:
-            climbing = False
-            for option in POOL:
-                other = found ^ {option}
-                result = mean(reached, modules.ratios(other))
-                if result < value:
-                    found, value, climbing = other, result, True
-        if value >= mean(reached, reached):
-            break
-        reached = list(map(min, reached, modules.ratios(found)))
-        sets.append(tuple(it for it in POOL if it in found))
-        TARGET.write_text(json.dumps(sets, indent=1) + "\n")
-        print(f"{len(sets)}: {mean(reached, reached) - 1:+.2%} {' '.join(sets[-1])}", flush=True)
-    return sets
+def chosen(modules: Modules) -> Options:
+    """The options that make the modules smallest together, without the machine outliner (`driver.codegen.usual`)."""
+    found: Options = ()
+    value, climbing = 1.0, True
+    while climbing:
+        climbing = False
+        for option in (it for it in POOL if "outline" not in it):
+            other = changed(found, option)
+            ratio = modules.ratio(modules.texts([other] * len(modules.paths)))
+            if ratio < value:
+                found, value, climbing = other, ratio, True
+        print(f"{value - 1:+.2%} {' '.join(found)}", flush=True)
+    return found
 
 
-def mean(reached: Sequence[float], ratios: Sequence[float]) -> float:
-    """The geometric mean of the better of two ratios."""
-    return math.exp(sum(math.log(min(pair)) for pair in zip(reached, ratios)) / len(reached))
+def ordered(modules: Modules, first: Options) -> list[str]:
+    """Single options by what changing them takes off the modules' own best options, behind the changes before."""
+    own = with_first(modules, first)
+    left = dict.fromkeys(POOL, 0.0)
+    order: list[str] = []
+    while left:
+        option = min(left, key=left.__getitem__)
+        made = stepped(modules, own, option)
+        left[option] = modules.ratio(it.text for it in made) / modules.ratio(it.text for it in own)
+        if left[option] > min(left.values()):
+            continue  # another one may be worth more by now; what a change takes off seldom grows
+        if left.pop(option) < 1:
+            order.append(option)
+            own = made
+    return order
 
 
-def show(modules: Modules, sets: Sequence[Options]) -> None:
-    """What the first sets reach together, and each alone."""
-    reached = [1.0] * len(modules.paths)
-    for number, options in enumerate(sets, 1):
-        ratios = modules.ratios(options)
-        reached = list(map(min, reached, ratios))
-        print(f"  {number} sets {mean(reached, reached) - 1:+.2%}; this one alone {mean(ratios, ratios) - 1:+.2%}")
+@dataclass(frozen=True, slots=True)
+class Own:
+    """A module's own best options so far, and its text with them."""
+
+    options: Options
+    text: int
+
+
+def with_first(modules: Modules, first: Options) -> list[Own]:
+    """Each module with the options that suit most, or with none if it is smaller then."""
+    rows = zip(*(modules.texts([it] * len(modules.paths)) for it in ((), first)))
+    return [Own(first, text) if 0 < text < plain else Own((), plain) for plain, text in rows]
+
+
+def stepped(modules: Modules, own: Sequence[Own], option: str) -> list[Own]:
+    """The modules with one option changed, those that are smaller then."""
+    others = [changed(it.options, option) for it in own]
+    made = map(Own, others, modules.texts(others))
+    return [new if 0 < new.text < old.text else old for old, new in zip(own, made)]
+
+
+def show(modules: Modules, first: Options, order: Sequence[str]) -> None:
+    """What so many changes reach."""
+    own = with_first(modules, first)
+    for number, option in enumerate(["", *order, *order]):
+        own = stepped(modules, own, option) if number else own
+        if number in (0, *SHOWN) or (number % len(order) == 0):
+            print(f"  {number} changes {modules.ratio(it.text for it in own) - 1:+.2%}", flush=True)
 
 
 if __name__ == "__main__":

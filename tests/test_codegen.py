@@ -1,13 +1,18 @@
 """Options of code generation: the real clang tries them, the smallest object wins."""
 
+import os
+import signal
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 from compiling import CODEC, unoptimised_text
 
-from secondpass.driver.codegen import refusal, shipped, smallest, suits, usual, words_of
-from secondpass.errors import ToolchainError
+from secondpass.driver.codegen import changed, changes, first, refusal, smallest, unsuitable, usual, words_of
+from secondpass.driver.smaller import Smaller, apart, smaller
+from secondpass.driver.summary import described
+from secondpass.errors import SandboxError, ToolchainError
 from secondpass.llvm import objects
 from secondpass.llvm.module import Module
 from secondpass.llvm.toolchain import find_clang
@@ -16,18 +21,16 @@ from secondpass.llvm.toolchain import find_clang
 @pytest.mark.parametrize(
     ("source", "flags", "option"),
     [
-        ("int f(int *x) { return *x; } int (*g)(int *) = f;", ["-fcf-protection=branch"], "-enable-machine-outliner"),
-        ("void *b[5]; int f(int x) { return __builtin_setjmp(b) ? x : 0; }", [], "-regalloc=basic"),
-        ("__attribute__((cold)) void f(void) {}", [], "-disable-cgp"),
+        ("int f(int *x) { return *x; } int (*g)(int *) = f;", ["-fcf-protection=branch"], "enable-machine-outliner"),
+        ("void *b[5]; int f(int x) { return __builtin_setjmp(b) ? x : 0; }", [], "regalloc"),
+        ("__attribute__((cold)) void f(void) {}", [], "disable-cgp"),
     ],
 )
-def test_sets_that_a_module_cannot_have_are_left_out(source, flags, option):
+def test_options_that_a_module_cannot_have_are_named(source, flags, option):
     with Module.parse(unoptimised_text(source, *flags)) as module, Module.parse(unoptimised_text("int f;")) as any_:
-        with_it = [it for it in shipped() if any(word.split("=")[0] == option or word == option for word in it)]
-        assert with_it
-        placed = module.has_attribute("cold")
-        assert [it for it in shipped() if not suits(it, module, placed=placed)] == with_it
-        assert all(suits(it, any_, placed=False) for it in shipped())
+        assert any(word.startswith(f"-{option}") for word in (*first(), *changes()))
+        assert unsuitable(module, placed=module.has_attribute("cold")) == {option}
+        assert not unsuitable(any_, placed=False)
 
 
 LARGER = ("-optimize-regalloc=false",)
@@ -67,36 +70,71 @@ def generate(codec):
 
 
 def test_the_smallest_object_is_taken_with_its_options(generate, modules):
-    plain = smallest(generate, modules, [])
+    plain = smallest(generate, modules)
     assert plain.options == () and plain.text == objects.text_size(plain.image)
-    made = smallest(generate, modules, [LARGER, SMALLER, LARGER])
+    assert smallest(generate, modules, LARGER) == plain
+    made = smallest(generate, modules, SMALLER)
     assert made.options == SMALLER and made.text < plain.text
-    assert generate.asked == [(), (), LARGER, SMALLER]  # the same set once
+    assert generate.asked == [(), (), LARGER, (), SMALLER]
 
 
-def test_an_option_that_clang_does_not_know_is_left_out_of_all_sets(generate, modules):
+def test_a_change_of_one_option_stays_where_it_makes_the_object_smaller(generate, modules):
+    only = smallest(generate, modules, SMALLER[:1])
+    generate.asked.clear()
+    wanted = [SMALLER[1], *LARGER, "-no-such-option", *LARGER, "-split-spill-mode=nonsense"]
+    made = smallest(generate, modules, SMALLER[:1], wanted)
+    assert made.options == SMALLER and made.text < only.text
+    assert made.image == generate(modules[0], SMALLER)
+    assert generate.asked == [
+        (),
+        SMALLER[:1],
+        SMALLER,
+        (*SMALLER, *LARGER),
+        (*SMALLER, "-no-such-option"),
+        (*SMALLER, "-split-spill-mode=nonsense"),  # LARGER is not tried again
+        SMALLER,
+    ]
+    taken_out = smallest(generate, modules, (SMALLER[0], "-tail-merge-size=1000"), ["-tail-merge-size=1000"])
+    assert taken_out.options in {SMALLER[:1], (SMALLER[0], "-tail-merge-size=1000")}
+    assert taken_out.text <= only.text
+
+
+def test_a_change_takes_an_option_out_or_puts_it_in_the_place_of_its_other_value():
+    assert changed(("-a=1", "-b"), "-c") == ("-a=1", "-b", "-c")
+    assert changed(("-a=1", "-b"), "-b") == ("-a=1",)
+    assert changed(("-a=1", "-b"), "-a=2") == ("-b", "-a=2")
+
+
+def test_options_are_described_by_what_differs_from_the_usual_ones():
+    assert described(()) == ""
+    assert described(first()) == "usual"
+    assert described((*first()[1:], "-x=1")) == f"usual; with -x=1; without {first()[0]}"
+
+
+def test_an_option_that_clang_does_not_know_is_left_out_of_all_that_follows(generate, modules):
     unknown = "-no-such-option=2", "-nor-this"
-    made = smallest(generate, modules, [unknown[:1], (unknown[0], *SMALLER, unknown[1]), (*LARGER, unknown[1])])
+    made = smallest(generate, modules, (unknown[0], SMALLER[0], unknown[1]), [*unknown, SMALLER[1]])
     assert made.options == SMALLER
-    assert generate.asked == [(), unknown[:1], (*SMALLER, unknown[1]), SMALLER, LARGER]
+    assert generate.asked == [(), (unknown[0], SMALLER[0], unknown[1]), SMALLER[:1], SMALLER]
 
 
-def test_a_set_that_clang_cannot_do_is_passed_over(generate, modules):
-    made = smallest(generate, modules, [("-split-spill-mode=nonsense",), SMALLER])
+def test_options_that_clang_cannot_do_are_passed_over(generate, modules):
+    made = smallest(generate, modules, ("-split-spill-mode=nonsense",), SMALLER)
     assert made.options == SMALLER
     with pytest.raises(ToolchainError, match=r"step of ours: .*Cannot find option named 'nonsense'"):
         generate(modules[0], ("-split-spill-mode=nonsense",))
 
 
-def test_what_the_command_line_sets_stays(generate, modules):
-    made = smallest(generate, modules, [("-regalloc=basic", *SMALLER)], ["-mllvm", "-regalloc=greedy", "-g"])
+def test_options_that_are_left_out_stay_as_they_are(generate, modules):
+    made = smallest(generate, modules, ("-regalloc=basic", SMALLER[0]), ["-regalloc=fast", SMALLER[1]], {"regalloc"})
     assert made.options == SMALLER
+    assert generate.asked == [(), SMALLER[:1], SMALLER]
 
 
-def test_lists_are_compared_with_usual_options_but_for_the_outliner_and_what_the_command_sets():
-    first, options = shipped()[0], usual()
-    assert set(first) - set(options) == {"-enable-machine-outliner=always"}
-    assert set(options) - set(usual(["-mllvm", "-tail-merge-size=7", "-g"])) == {"-tail-merge-size=1"}
+def test_lists_are_compared_with_what_suits_most_modules_but_for_what_the_command_sets():
+    assert usual() == first() and not any("outline" in it for it in first())
+    given = ["-mllvm", "-apply-ext-tsp-for-size=false", "-g"]
+    assert set(first()) - set(usual(given)) == {"-apply-ext-tsp-for-size"}
 
 
 _SIZES = """
@@ -128,20 +166,20 @@ def test_options_of_a_library_hold_in_its_process_and_in_forks_of_it(modules, tm
     assert size("-no-such-option", *SMALLER, "-nor-this=2") == size(*SMALLER)
 
 
-def test_the_first_set_chooses_a_module_for_the_others_besides_the_first():
-    sizes = {"a": (20, 18, 15), "b": (21, 10, 12), "c": (22, 16, 9)}
+def test_the_first_options_choose_the_module_on_which_others_are_tried():
+    sizes = {"a": {"": 20, "x": 18, "xy": 7}, "b": {"": 21, "x": 10, "xy": 12, "y": 9}, "c": {"": 22, "x": 16}}
     asked = []
 
     def generate(module, options):
         asked.append((module, options))
-        return object_of(sizes[module][len(options)])
+        return object_of(sizes[module]["".join(it[1] for it in options)])
 
-    made = smallest(generate, ["a", "b", "c"], [("-x",), ("-x", "-y")])
+    made = smallest(generate, ["a", "b", "c"], ("-x",), ["-y"])
     assert (made.text, made.options) == (10, ("-x",))
-    assert asked == [("a", ()), *((it, ("-x",)) for it in "abc"), *((it, ("-x", "-y")) for it in "ba")]
-    made = smallest(generate, ["a", "b", "c"], [("-x",)], fits=lambda image: objects.text_size(image) != 10)
+    assert asked == [("a", ()), *((it, ("-x",)) for it in "abc"), ("b", ("-x", "-y"))]
+    made = smallest(generate, ["a", "b", "c"], ("-x",), fits=lambda image: objects.text_size(image) != 10)
     assert made.text == 16
-    made = smallest(generate, ["a"], [], fits=lambda _: False)
+    made = smallest(generate, ["a"], fits=lambda _: False)
     assert made.text == 20
 
 
@@ -152,16 +190,39 @@ def object_of(size):
 
 
 def test_the_bundled_clang_takes_what_ships(generate, modules):
-    assert generate(modules[0], ())
-    for options in shipped():
+    assert len(set(changes())) == len(changes()) > 20
+    for options in (first(), *((it,) for it in changes())):
         assert len(set(options)) == len(options) > 0
         assert generate(modules[0], options)  # an option that is not known raises
 
 
-def test_when_the_time_is_over_the_first_set_is_tried_all_the_same(generate, modules):
-    made = smallest(generate, modules, [SMALLER, LARGER], is_over=lambda: True)
+def test_when_the_time_is_over_the_first_options_are_tried_all_the_same(generate, modules):
+    made = smallest(generate, modules, SMALLER, LARGER, is_over=lambda: True)
     assert (made.options, made.untried) == (SMALLER, 1)
     assert generate.asked == [(), SMALLER]
     times = iter([False, True])
-    made = smallest(generate, modules, [SMALLER, LARGER], is_over=lambda: next(times))
-    assert (made.options, made.untried) == (SMALLER, 1)
+    made = smallest(generate, [*modules, *modules], SMALLER[:1], SMALLER[1:], is_over=lambda: next(times))
+    assert (made.options, made.untried) == (SMALLER[:1], 1)
+
+
+def test_options_that_keep_clang_busy_are_passed_over(tmp_path, monkeypatch):
+    monkeypatch.setattr("secondpass.driver.smaller._PATIENCE", 0.2)
+    busy = tmp_path / "clang"
+    busy.write_text(f'#!/bin/sh\ncase "$*" in *-mllvm*) exec sleep 60;; esac\nexec {find_clang()} "$@"\n')
+    busy.chmod(0o755)
+    work = partial(smaller, source=str(CODEC), language="c", optimised="-Oz", level=0, folder=tmp_path)
+    made = apart(partial(work, [str(busy)], [], clang_seconds=0.0), codegen=True)
+    assert made.options == () and objects.text_size(made.image) > 0 and not made.note
+
+
+def test_where_llvm_fails_with_options_in_force_there_are_none():
+    def work(*, codegen):
+        if codegen:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return Smaller(b"object", (), "")
+
+    made = apart(work, codegen=True)
+    assert made.image == b"object"
+    assert made.note == "no options of code generation: its optimiser ended with code -9"
+    with pytest.raises(SandboxError, match="code -9"):
+        apart(lambda codegen: os.kill(os.getpid(), signal.SIGKILL), codegen=False)

@@ -23,14 +23,14 @@ class Effort:
         coreset: its first lists are tried on the module, and on each function those that leave least of it there.
         strategy: how answers are asked for (`strategies.choice`); empty for none, and no model is loaded.
         answers: of the strategy, a function.
-        codegen: sets of options of code generation that are tried, where clang makes the object (`driver.codegen`).
+        changes: of options of code generation that are tried, where clang makes the object (`driver.codegen`).
         seconds: the longest time for a file; `optimize.optimize` says what was left out.
     """
 
     coreset: int
     strategy: str
     answers: int
-    codegen: int
+    changes: int
     seconds: float
 
     def engine(self, threads: int | None = None) -> OnnxEngine | None:
@@ -71,10 +71,10 @@ _SEARCHED = 100
 """Compiles of a search that is asked for by name alone."""
 
 EFFORTS = (
-    Effort(coreset=10, strategy="", answers=0, codegen=4, seconds=60),
-    Effort(coreset=25, strategy="single", answers=1, codegen=6, seconds=120),
-    Effort(coreset=50, strategy="sample", answers=10, codegen=6, seconds=300),
-    Effort(coreset=50, strategy="search", answers=100, codegen=6, seconds=1800),
+    Effort(coreset=10, strategy="", answers=0, changes=16, seconds=60),
+    Effort(coreset=25, strategy="single", answers=1, changes=60, seconds=120),
+    Effort(coreset=50, strategy="sample", answers=10, changes=120, seconds=300),
+    Effort(coreset=50, strategy="search", answers=100, changes=180, seconds=1800),
 )
 """By level."""
 

@@ -2,15 +2,17 @@
 
 -Oz makes one compromise for all code: how registers are allocated, how blocks are laid out, whether equal sequences
 of instructions become a function of their own (the machine outliner). Another one is often smaller, and none changes
-what the code means. A few sets of options are tried on every module; they were chosen on modules of training projects
-as a coreset is (`scripts/learn_codegen.py`), each next set for what it takes off beside those before.
+what the code means. Options that suit most modules are tried first; then one after the other is taken out or put in, as
+what suits a module best is seldom what suits many. Both were learned on modules of training projects
+(`scripts/learn_codegen.py`): the first options by what they take off all of them, the changes by what each takes off
+behind those before.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
@@ -34,7 +36,7 @@ class Generated:
     Attributes:
         image: the object.
         options: of code generation, beside the command's own.
-        untried: sets of options that there was no time for.
+        untried: changes of options that there was no time for.
     """
 
     image: bytes
@@ -72,95 +74,130 @@ def refusal(said: str) -> ToolchainError:
 
 
 @cache
-def shipped() -> tuple[Options, ...]:
-    """The sets in the package, the most useful one first."""
-    text = resources.files("secondpass.driver").joinpath("codegen.json").read_text()
-    return tuple(map(tuple, json.loads(text)))
+def first() -> Options:
+    """Options that suit most modules."""
+    return tuple(_learned()["first"])
+
+
+@cache
+def changes() -> Options:
+    """Options that are worth a change in a module's own, the most useful one first."""
+    return tuple(_learned()["changes"])
 
 
 def usual(given: Sequence[str] = ()) -> Options:
-    """Options that suit most modules, for sizes that lists are compared by.
+    """The first options without those that a command line sets: lists are compared by the code that these make.
 
-    They are the first set in the package, without the machine outliner: what it does depends on all functions of a
-    module, and lists are tried on one at a time.
-
-    Args:
-        given: the words of the command line: what they set is left out.
+    The machine outliner is none of them: what it does depends on all functions of a module, and lists are tried on one
+    at a time.
     """
-    return _without(shipped()[0], {_OUTLINER, *_set_by(given)})
+    return _without(first(), names_in(given))
 
 
-def suits(options: Options, module: Module, *, placed: bool) -> bool:
-    """Whether code that is generated with options does what the module says.
+def unsuitable(module: Module, *, placed: bool) -> frozenset[str]:
+    """The names of options with which the code of a module might not do what the module says.
 
     Args:
-        options: a set.
         module: finished.
         placed: whether its source calls a function hot or cold; that passes find some to be so is of no account.
     """
-    # The machine outliner is not for every module. The basic register allocator gives away the place of what is only
-    # read after a `__builtin_longjmp`; and what puts hot and cold functions into sections is part of CodeGenPrepare.
-    if any(_name(it) == _OUTLINER for it in options) and not module.may_be_outlined:
-        return False
-    if "-regalloc=basic" in options and module.declares("llvm.eh.sjlj.setjmp"):
-        return False
-    return "-disable-cgp" not in options or not placed
+    found: set[str] = set()
+    if not module.may_be_outlined:
+        found.add(_OUTLINER)
+    if module.declares("llvm.eh.sjlj.setjmp"):  # the basic allocator gives away the place of what is only read later
+        found.add("regalloc")
+    if placed:  # what puts hot and cold functions into sections is part of CodeGenPrepare
+        found.add("disable-cgp")
+    return frozenset(found)
 
 
 def smallest(
     generate: Callable[[bytes, Options], bytes],
     modules: Sequence[bytes],
-    sets: Sequence[Options],
-    given: Sequence[str] = (),
+    options: Options = (),
+    changes: Iterable[str] = (),
+    left_out: Set[str] = frozenset(),
     is_over: Callable[[], bool] = lambda: False,
     fits: Callable[[bytes], bool] = lambda _: True,
 ) -> Generated:
-    """Generate code with no options, then with each set, and take what has least text of all that fits.
+    """Generate code without options and with some, then with one more or less of them, for the least text.
 
     What is smallest without options need not be so with them: of two modules of one file the one that was 17 bytes
-    larger became 947 bytes smaller than the other (docs/experiments.md). So the first set chooses one of the modules,
-    and that goes on beside the first.
+    larger became 947 bytes smaller than the other (docs/experiments.md). So all are tried with the first options, and
+    the changes on the one that is smallest then.
 
     Args:
         generate: makes an object of a module with options; raises UnknownOptionsError where the compiler does not have
             some, and any other ToolchainError where it fails.
         modules: versions of one, the best first.
-        sets: what to try; the first is taken among equals.
-        given: the words of the command line: what they set stays as it is.
-        is_over: whether the time is over; then nothing more is tried, but the first set on the best module, which takes
-            as long as no set.
+        options: what to begin with.
+        changes: options to take out where they are in force, and to put in where they are not, in place of another
+            value of the same; each change that makes the object smaller stays.
+        left_out: names of options that are not to be touched.
+        is_over: whether the time is over; then nothing more is tried, but the first options on the best module, which
+            takes as long as none.
         fits: whether an object can take the place of clang's; where none can, one that cannot is returned.
 
     Raises:
         ToolchainError: without options it fails too.
     """
+    trials = _Trials(generate, modules[0], left_out, fits)
+    for number, module in enumerate(modules):
+        if not (number and is_over()):
+            trials.run(module, options)
+    waiting = list(changes)
+    while waiting and not is_over():
+        trials.run(trials.module, changed(trials.best.options, waiting.pop(0)))
+    return replace(trials.best, untried=len(waiting))
 
-    @cache  # the best one is compared again with every set
-    def rank(made: Generated) -> tuple[bool, int]:
-        return not fits(made.image), made.text
 
-    left_out = _set_by(given)
-    best = Generated(generate(modules[0], ()), ())
-    tried: set[Options] = {()}
-    while sets := [it for it in dict.fromkeys(_without(options, left_out) for options in sets) if it not in tried]:
-        if is_over() and len(tried) > 1:
-            return replace(best, untried=len(sets))
-        options = sets[0]
-        tried.add(options)
+class _Trials:
+    """Objects, each made once, and the smallest of them.
+
+    Args:
+        generate, left_out, fits: as `smallest` has them.
+        module: of which the first object is made, without options.
+    """
+
+    def __init__(
+        self,
+        generate: Callable[[bytes, Options], bytes],
+        module: bytes,
+        left_out: Set[str],
+        fits: Callable[[bytes], bool],
+    ) -> None:
+        self._generate, self._fits = generate, fits
+        self._left_out = set(left_out)
+        self._tried: set[tuple[bytes, frozenset[str]]] = set()
+        self.module = module
+        self.best = Generated(generate(module, ()), ())
+        self._least = self._rank(self.best)
+
+    def run(self, module: bytes, options: Options) -> None:
+        """Make an object with options; without those that this compiler does not have."""
+        options = _without(options, self._left_out)
+        if not options or (module, frozenset(options)) in self._tried:
+            return
+        self._tried.add((module, frozenset(options)))
         try:
-            made = {modules[0]: Generated(generate(modules[0], options), options)}
-            for module in modules[1:]:
-                if not is_over():
-                    made[module] = Generated(generate(module, options), options)
-        except UnknownOptionsError as error:  # the others are tried, in this set and those to come
-            left_out |= error.names
-        except ToolchainError:
-            continue
+            made = Generated(self._generate(module, options), options)
+        except UnknownOptionsError as error:
+            self._left_out |= error.names
+            self.run(module, options)
+        except ToolchainError:  # the options do not go together
+            pass
         else:
-            best = min(best, *made.values(), key=rank)
-            if len(modules) > 2:
-                modules = list(dict.fromkeys((min(made, key=lambda it: rank(made[it])), modules[0])))
-    return best
+            if (rank := self._rank(made)) < self._least:
+                self.module, self.best, self._least = module, made, rank
+
+    def _rank(self, made: Generated) -> tuple[bool, int]:
+        return not self._fits(made.image), made.text
+
+
+def changed(options: Options, change: str) -> Options:
+    """Options without one that they hold, or with one that they do not, in place of another value of the same."""
+    others = _without(options, {_name(change)})
+    return others if change in options else (*others, change)
 
 
 def words_of(options: Options) -> list[str]:
@@ -168,9 +205,13 @@ def words_of(options: Options) -> list[str]:
     return [word for it in options for word in ("-mllvm", it)]
 
 
-def _set_by(words: Sequence[str]) -> set[str]:
+def names_in(words: Sequence[str]) -> set[str]:
     """The names of the options that a command line sets."""
     return {_name(word) for before, word in pairwise(words) if before == "-mllvm"}
+
+
+def _learned() -> dict[str, list[str]]:
+    return json.loads(resources.files("secondpass.driver").joinpath("codegen.json").read_text())
 
 
 def _without(options: Options, names: Set[str]) -> Options:

@@ -313,7 +313,7 @@ class _Build:
             asked = self._compiler.command, options, source.word, source.language, self._level
             fits = _fit_for(theirs, alone=self._is_alone())
             how = self._effort, self._folder, seconds
-            made = apart(partial(smaller, *asked, *how, codegen=self._codegen, fits=fits))
+            made = apart(partial(smaller, *asked, *how, fits=fits), codegen=self._codegen)
             record = replace(record, note=made.note)
             after = objects.text_size(made.image)
             if after < before and fits(made.image):

@@ -8,13 +8,25 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from secondpass.driver.codegen import Options, refusal, shipped, smallest, suits, usual, words_of
+from secondpass.driver.codegen import (
+    Options,
+    changes,
+    first,
+    names_in,
+    refusal,
+    smallest,
+    unsuitable,
+    usual,
+    words_of,
+)
 from secondpass.effort import effort
-from secondpass.errors import SandboxError
+from secondpass.errors import InputError, SandboxError, ToolchainError
 from secondpass.llvm import objects
 from secondpass.prompt import Objective
 
@@ -29,6 +41,8 @@ _LISTS = 0.75
 """The share of the time for lists; the rest is for options of code generation."""
 _RUNNERS_UP = 4
 """Modules besides the smallest one that code generation with options is tried on: they may suit it better."""
+_PATIENCE = 5.0
+"""Seconds for code generation with options, where ten times clang's are less: few options are that slow."""
 _LATEST = ("-Xclang", "-disable-llvm-passes", "-w", "-c", "-fno-crash-diagnostics")
 
 
@@ -86,6 +100,7 @@ def smaller(
 
     asked, started = effort(level), time.monotonic()
     longest = max(asked.seconds, _CLANGS * clang_seconds)
+    patience = max(_PATIENCE, _CLANGS * clang_seconds)
     library = load()  # the sandbox's process has it then, and what is wrong with it is said here
     if codegen:  # lists are compared by the code that will be made of them
         library.set_options(usual(options))
@@ -113,20 +128,21 @@ def smaller(
         def generate(bitcode: bytes, chosen: Options) -> bytes:
             module.write_bytes(bitcode)
             words = [*options, *words_of(chosen), "-Oz", *_LATEST, "-Qunused-arguments"]
-            _run([*clang, *words, "-o", str(native), "-x", "ir", str(module)])
+            _run([*clang, *words, "-o", str(native), "-x", "ir", str(module)], patience if chosen else None)
             return native.read_bytes()
 
-        sets: list[Options] = []
+        modules = [result.bitcode, *result.runners_up]
         if codegen:
-            # Where the time is over the first set alone is tried; the machine outliner does not suit every module.
-            known = ([usual(options)] if is_over() else []) + [*shipped()[: asked.codegen]]
             with Module.parse(module.read_bytes()) as written, Module.parse(result.bitcode) as best:
                 placed = written.has_attribute("cold") or written.has_attribute("hot")
-                sets = [it for it in known if suits(it, best, placed=placed)]
-        made = smallest(generate, [result.bitcode, *result.runners_up], sets, options, is_over, fits)
+                left_out = names_in(options) | unsuitable(best, placed=placed)
+            wanted = islice(cycle(changes()), asked.changes)
+            made = smallest(generate, modules, first(), wanted, left_out, is_over, fits)
+        else:
+            made = smallest(generate, modules, fits=fits)
         notes = [result.note] if result.note else []
         if made.untried:
-            notes.append(f"no time for {made.untried} sets of options of code generation")
+            notes.append(f"no time for {made.untried} changes of options of code generation")
         return Smaller(made.image, made.options, "; ".join(notes))
 
 
@@ -135,13 +151,29 @@ def module_path(folder: Path, source: str) -> Path:
     return folder / f"{Path(source).stem}.bc"
 
 
-def apart(work: Callable[[], Smaller]) -> Smaller:
+def apart(work: Callable[..., Smaller], *, codegen: bool) -> Smaller:
     """Do work in a process of its own: a module that kills LLVM there costs an object of ours, not the build.
+
+    Where LLVM fails with options of code generation in force, it is done without.
+
+    Args:
+        work: `smaller` with all but the argument `codegen`.
+        codegen: whether options of code generation are tried.
 
     Raises:
         SandboxError: the process died.
         SecondpassError: as the work does.
     """
+    try:
+        return _apart(partial(work, codegen=codegen))
+    except (InputError, SandboxError) as error:
+        if not codegen:
+            raise
+        made = _apart(partial(work, codegen=False))
+        return replace(made, note="; ".join(filter(None, (made.note, f"no options of code generation: {error}"))))
+
+
+def _apart(work: Callable[[], Smaller]) -> Smaller:
     context = multiprocessing.get_context("fork")  # there is one thread, and nothing that a child could not have
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_send, args=(theirs, work))
@@ -181,7 +213,10 @@ def load_model(level: int) -> None:
     effort(level).engine(_THREADS)
 
 
-def _run(command: Sequence[str]) -> None:
-    run = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL)
+def _run(command: Sequence[str], seconds: float | None = None) -> None:
+    try:
+        run = subprocess.run(command, capture_output=True, check=False, stdin=subprocess.DEVNULL, timeout=seconds)
+    except subprocess.TimeoutExpired as error:
+        raise ToolchainError(f"clang takes longer than {seconds:g} s for a step of ours") from error
     if run.returncode:
         raise refusal(run.stderr.decode("utf-8", "replace").strip())

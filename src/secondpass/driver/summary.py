@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from secondpass.driver.codegen import first
 from secondpass.driver.log import Record
 from secondpass.errors import InputError
 from secondpass.llvm.symbols import readable
@@ -139,7 +140,7 @@ def write_page(summary: Summary, path: Path) -> None:
                 change(it.before, it.after),
                 f"{it.seconds:.1f}",
                 "cached" if it.cached else str(it.effort),
-                " ".join(it.codegen),
+                described(it.codegen),
                 it.note,
             )
             for it in sorted(summary.records, key=lambda it: it.after - it.before)
@@ -149,6 +150,15 @@ def write_page(summary: Summary, path: Path) -> None:
         page.write(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+
+
+def described(options: Sequence[str]) -> str:
+    """Options of code generation, by what they have more or less than those that most modules have."""
+    if not options:
+        return ""
+    usual = first()
+    parts = {"with": set(options) - set(usual), "without": set(usual) - set(options)}
+    return "; ".join(["usual", *(f"{word} {' '.join(sorted(some))}" for word, some in parts.items() if some)])
 
 
 def change(before: int, after: int) -> str:
