@@ -71,7 +71,7 @@ _SEARCHED = 100
 """Compiles of a search that is asked for by name alone."""
 
 EFFORTS = (
-    Effort(coreset=10, strategy="", answers=0, changes=16, seconds=60),
+    Effort(coreset=10, strategy="", answers=0, changes=24, seconds=60),
     Effort(coreset=25, strategy="single", answers=1, changes=60, seconds=120),
     Effort(coreset=50, strategy="sample", answers=10, changes=120, seconds=300),
     Effort(coreset=50, strategy="search", answers=100, changes=180, seconds=1800),

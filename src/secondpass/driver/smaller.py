@@ -39,8 +39,8 @@ _THREADS = 1
 """A build runs a compiler on every core already; and a model without threads of its own is whole after a fork."""
 _LISTS = 0.75
 """The share of the time for lists; the rest is for options of code generation."""
-_RUNNERS_UP = 4
-"""Modules besides the smallest one that code generation with options is tried on: they may suit it better."""
+_RUNNERS_UP = 1
+"""Modules besides the smallest one that code generation with options is tried on: one may suit them better."""
 _PATIENCE = 5.0
 """Seconds for code generation with options, where ten times clang's are less: few options are that slow."""
 _LATEST = ("-Xclang", "-disable-llvm-passes", "-w", "-c", "-fno-crash-diagnostics")
