@@ -43,7 +43,7 @@ from secondpass.strategies.sampling import Sample
 OZ = "default<O2>"
 WORDS = [entry.text for entry in VOCABULARY]
 KNOWLEDGE = Path(__file__).parent.parent / "src" / "secondpass" / "tuner" / "knowledge_data"
-RUN_SECONDS = 5
+RUN_SECONDS, BUILD_SECONDS = 5, 120
 _SETS = 7
 """Of changed options of code generation, a program."""
 CSMITH = "csmith --max-funcs 5 --max-block-depth 3 --max-block-size 4 --no-volatiles".split()
@@ -181,10 +181,8 @@ class Program:
         try:
             flags = ["-Oz", "-w", "-Xclang", "-disable-llvm-passes", *words_of(codegen)]
             build = [find_clang(), *flags, module, "-o", program]
-            built = subprocess.run(build, capture_output=True)
-            if built.returncode:
-                return bool(codegen)  # what clang cannot do with options a build does without
-            return output_of(program) == self._expected
+            built = subprocess.run(build, capture_output=True, timeout=BUILD_SECONDS)
+            return built.returncode == 0 and output_of(program) == self._expected
         finally:
             module.unlink()
             program.unlink(missing_ok=True)

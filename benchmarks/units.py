@@ -20,6 +20,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def processor_seconds() -> float:
 
 def one(unit: str, level: int) -> Made | None:
     """What becomes of a unit here and now; None where clang -Oz fails on it, or it defines no function."""
-    from secondpass.driver.smaller import load_model, smaller
+    from secondpass.driver.smaller import apart, load_model, smaller
     from secondpass.errors import InputError
     from secondpass.llvm import objects
     from secondpass.llvm.toolchain import find_clang
@@ -57,7 +58,8 @@ def one(unit: str, level: int) -> Made | None:
         clang_seconds = processor_seconds() - started
         started = processor_seconds()
         try:
-            made = smaller([clang], [], unit, "ir", "-Oz", level, folder, CLANG_SECONDS, codegen=True)
+            work = partial(smaller, [clang], [], unit, "ir", "-Oz", level, folder, CLANG_SECONDS)
+            made = apart(work, codegen=True)
         except InputError:
             return None
         return {

@@ -122,15 +122,17 @@ class Modules:
         load()  # once, for all forks
         self._pool = multiprocessing.get_context("fork").Pool()
         self.paths = [it for it in self._pool.map(self._optimised, enumerate(paths)) if it is not None]
-        self._plain = self.texts([()] * len(self.paths))
+        texts = self.texts([()] * len(self.paths))
+        self.paths = [path for path, text in zip(self.paths, texts) if text]
+        self._plain = list(filter(None, texts))
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_folder": self._folder}  # what the processes of the pool need
 
     def ratio(self, texts: Iterable[int]) -> float:
-        """The geometric mean of texts against those with no options; a 0 counts as no change."""
+        """The geometric mean of texts against those with no options."""
         pairs = list(zip(texts, self._plain))
-        return math.exp(sum(math.log((text or plain) / plain) for text, plain in pairs) / len(pairs))
+        return math.exp(sum(math.log(text / plain) for text, plain in pairs) / len(pairs))
 
     def texts(self, options: Sequence[Options]) -> list[int]:
         """Each module's text with options of its own; 0 where LLVM does not take them."""
@@ -211,8 +213,8 @@ def chosen(modules: Modules) -> Options:
         climbing = False
         for option in (it for it in POOL if "outline" not in it):
             other = changed(found, option)
-            ratio = modules.ratio(modules.texts([other] * len(modules.paths)))
-            if ratio < value:
+            texts = modules.texts([other] * len(modules.paths))
+            if all(texts) and (ratio := modules.ratio(texts)) < value:
                 found, value, climbing = other, ratio, True
         print(f"{value - 1:+.2%} {' '.join(found)}", flush=True)
     return found

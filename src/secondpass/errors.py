@@ -32,6 +32,10 @@ class InputError(SecondpassError):
     """An input file that cannot be read, compiled or optimised, or an output that cannot be written."""
 
 
+class OzError(InputError):
+    """A module of which LLVM's own -Oz makes nothing: it crashes, or finds a fault in what it has made."""
+
+
 class SandboxError(SecondpassError):
     """The sandbox itself failed (not the code it ran): its server died or could not start."""
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from secondpass import ir
 from secondpass.by_function import by_function
 from secondpass.engines.base import Engine
-from secondpass.errors import InputError, LLVMError, PromptTooLong
+from secondpass.errors import InputError, LLVMError, OzError, PromptTooLong
 from secondpass.frontend import is_source, read_ir
 from secondpass.llvm.jobs import Job, Outcome, Status
 from secondpass.llvm.library import load
@@ -337,9 +337,10 @@ def _oz(source: Outcome, path: Path, sandbox: Sandbox) -> Outcome:
     pipeline = load().oz_pipeline
     job = Job(source.bitcode or b"", (pipeline,), str(path), functions=True, bytes=True, keep=True)
     outcome = sandbox.compile(job)[0]
+    if outcome.status is Status.TIMEOUT:
+        raise InputError(f"{path}: LLVM's own -Oz fails: {outcome.message}")
     if not outcome.ok:
-        how = "fails" if outcome.status is Status.TIMEOUT else f"makes nothing of this module: {outcome.status}"
-        raise InputError(f"{path}: LLVM's own -Oz {how}: {outcome.message}")
+        raise OzError(f"{path}: LLVM's own -Oz makes nothing of this module: {outcome.status}: {outcome.message}")
     return outcome
 
 

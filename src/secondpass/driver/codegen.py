@@ -134,8 +134,7 @@ def smallest(
         changes: options to take out where they are in force, and to put in where they are not, in place of another
             value of the same; each change that makes the object smaller stays.
         left_out: names of options that are not to be touched.
-        is_over: whether the time is over; then nothing more is tried, but the first options on the best module, which
-            takes as long as none.
+        is_over: whether the time is over; then nothing more is tried, but the first options on the best module.
         fits: whether an object can take the place of clang's; where none can, one that cannot is returned.
 
     Raises:
@@ -206,8 +205,10 @@ def words_of(options: Options) -> list[str]:
 
 
 def names_in(words: Sequence[str]) -> set[str]:
-    """The names of the options that a command line sets."""
-    return {_name(word) for before, word in pairwise(words) if before == "-mllvm"}
+    """The names of the options that a command line sets: `-mllvm X`, `-mllvm=X`, and both behind `-Xclang`."""
+    bare = [it for it in words if it != "-Xclang"]
+    joined = (it.removeprefix("-mllvm=") for it in bare if it.startswith("-mllvm="))
+    return {_name(it) for it in (*joined, *(word for before, word in pairwise(bare) if before == "-mllvm"))}
 
 
 def _learned() -> dict[str, list[str]]:

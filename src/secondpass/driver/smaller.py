@@ -26,7 +26,7 @@ from secondpass.driver.codegen import (
     words_of,
 )
 from secondpass.effort import effort
-from secondpass.errors import InputError, SandboxError, ToolchainError
+from secondpass.errors import OzError, SandboxError, ToolchainError
 from secondpass.llvm import objects
 from secondpass.prompt import Objective
 
@@ -42,7 +42,7 @@ _LISTS = 0.75
 _RUNNERS_UP = 1
 """Modules besides the smallest one that code generation with options is tried on: one may suit them better."""
 _PATIENCE = 5.0
-"""Seconds for code generation with options, where ten times clang's are less: few options are that slow."""
+"""Seconds for code generation with options, where ten times those without are less: few options are that slow."""
 _LATEST = ("-Xclang", "-disable-llvm-passes", "-w", "-c", "-fno-crash-diagnostics")
 
 
@@ -54,11 +54,13 @@ class Smaller:
         image: the object.
         options: of code generation, that made it smaller still.
         note: what was not done for it; empty where all was.
+        final: whether it would be the same again.
     """
 
     image: bytes
     options: Options
     note: str
+    final: bool = True
 
 
 def smaller(
@@ -100,7 +102,6 @@ def smaller(
 
     asked, started = effort(level), time.monotonic()
     longest = max(asked.seconds, _CLANGS * clang_seconds)
-    patience = max(_PATIENCE, _CLANGS * clang_seconds)
     library = load()  # the sandbox's process has it then, and what is wrong with it is said here
     if codegen:  # lists are compared by the code that will be made of them
         library.set_options(usual(options))
@@ -125,17 +126,27 @@ def smaller(
             runners_up=_RUNNERS_UP if codegen else 0,
         )
 
+        patience: float | None = None
+
         def generate(bitcode: bytes, chosen: Options) -> bytes:
+            nonlocal patience
             module.write_bytes(bitcode)
             words = [*options, *words_of(chosen), "-Oz", *_LATEST, "-Qunused-arguments"]
-            _run([*clang, *words, "-o", str(native), "-x", "ir", str(module)], patience if chosen else None)
+            began = time.monotonic()
+            left = None if patience is None else min(patience, max(_PATIENCE, started + longest - began))
+            _run([*clang, *words, "-o", str(native), "-x", "ir", str(module)], left)
+            if patience is None:  # without options, as it always begins
+                patience = max(_PATIENCE, _CLANGS * (time.monotonic() - began))
             return native.read_bytes()
 
         modules = [result.bitcode, *result.runners_up]
         if codegen:
-            with Module.parse(module.read_bytes()) as written, Module.parse(result.bitcode) as best:
+            left_out = names_in(options)
+            with Module.parse(module.read_bytes()) as written:
                 placed = written.has_attribute("cold") or written.has_attribute("hot")
-                left_out = names_in(options) | unsuitable(best, placed=placed)
+            for bitcode in modules:
+                with Module.parse(bitcode) as finished:
+                    left_out |= unsuitable(finished, placed=placed)
             wanted = islice(cycle(changes()), asked.changes)
             made = smallest(generate, modules, first(), wanted, left_out, is_over, fits)
         else:
@@ -166,11 +177,12 @@ def apart(work: Callable[..., Smaller], *, codegen: bool) -> Smaller:
     """
     try:
         return _apart(partial(work, codegen=codegen))
-    except (InputError, SandboxError) as error:
+    except (OzError, SandboxError) as error:
         if not codegen:
             raise
         made = _apart(partial(work, codegen=False))
-        return replace(made, note="; ".join(filter(None, (made.note, f"no options of code generation: {error}"))))
+        note = "; ".join(filter(None, (made.note, "LLVM failed with options of code generation: none are in force")))
+        return replace(made, note=note, final=isinstance(error, OzError))  # a process may have been killed for memory
 
 
 def _apart(work: Callable[[], Smaller]) -> Smaller:
