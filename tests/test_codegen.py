@@ -229,38 +229,36 @@ def test_options_that_keep_clang_busy_are_passed_over(tmp_path, monkeypatch):
     assert made.options == () and objects.text_size(made.image) > 0
 
 
+def test_where_llvm_fails_with_options_in_force_there_are_none():
+    def work(*, codegen):
+        if codegen:
+            raise OzError("a.bc: LLVM's own -Oz makes nothing of this module: crash")
+        return Smaller(b"object", (), "")
+
+    made = apart(work, codegen=True)
+    assert (made.image, made.note) == (b"object", "LLVM fails with options of code generation: there are none")
+
+
 def killed():
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def raises(error):
-    raise error
+def refused():
+    raise InputError("a.bc: it defines no function")
 
 
 @pytest.mark.parametrize(
-    ("fails", "final"), [(killed, False), (partial(raises, OzError("a.bc: LLVM's own -Oz makes nothing of it")), True)]
+    ("fails", "error", "said"),
+    [(killed, SandboxError, "optimiser ended with code -9"), (refused, InputError, "defines no function")],
 )
-def test_where_llvm_fails_with_options_in_force_there_are_none(fails, final):
-    def work(*, codegen):
-        if codegen:
-            fails()
-        return Smaller(b"object", (), "")
-
-    made = apart(work, codegen=True)
-    assert (made.image, made.final) == (b"object", final)
-    assert made.note == "LLVM failed with options of code generation: none are in force"
-    with pytest.raises(SandboxError, match="code -9"):
-        apart(lambda codegen: killed(), codegen=False)
-
-
-def test_what_has_nothing_to_do_with_options_is_not_done_twice(tmp_path):
+def test_what_has_nothing_to_do_with_options_is_not_done_twice(tmp_path, fails, error, said):
     done = tmp_path / "done"
 
     def work(*, codegen):
         with done.open("a") as file:
             file.write(f"{codegen}\n")
-        raise InputError("a.bc: it defines no function")
+        fails()
 
-    with pytest.raises(InputError, match="defines no function"):
+    with pytest.raises(error, match=said):
         apart(work, codegen=True)
     assert done.read_text() == "True\n"

@@ -319,8 +319,8 @@ class _Build:
             if after < before and fits(made.image):
                 functions = sizes(theirs, made.image)
                 record = replace(record, after=after, functions=functions, codegen=made.options)
-                return _Made(made.image, record, final=made.final)
-            return _Made(theirs, record, final=made.final)
+                return _Made(made.image, record, final=True)
+            return _Made(theirs, record, final=True)
         except Exception as error:  # whatever is wrong with us, the build has its object
             text = _text(error).removeprefix(f"{module_path(self._folder, source.word)}: ")
             _warn(f"{source.word}: {text}; the object is clang's")

@@ -54,13 +54,11 @@ class Smaller:
         image: the object.
         options: of code generation, that made it smaller still.
         note: what was not done for it; empty where all was.
-        final: whether it would be the same again.
     """
 
     image: bytes
     options: Options
     note: str
-    final: bool = True
 
 
 def smaller(
@@ -177,12 +175,12 @@ def apart(work: Callable[..., Smaller], *, codegen: bool) -> Smaller:
     """
     try:
         return _apart(partial(work, codegen=codegen))
-    except (OzError, SandboxError) as error:
+    except OzError:
         if not codegen:
             raise
         made = _apart(partial(work, codegen=False))
-        note = "; ".join(filter(None, (made.note, "LLVM failed with options of code generation: none are in force")))
-        return replace(made, note=note, final=isinstance(error, OzError))  # a process may have been killed for memory
+        note = "; ".join(filter(None, (made.note, "LLVM fails with options of code generation: there are none")))
+        return replace(made, note=note)
 
 
 def _apart(work: Callable[[], Smaller]) -> Smaller:
