@@ -162,3 +162,21 @@ def test_a_program_of_several_files_runs_as_the_one_built_by_clang(tmp_path):
     assert len(run[0].stdout.splitlines()) > 10
     sizes = [Path(program).stat().st_size for program in (ours, theirs)]
     assert all(sizes)
+
+
+STAYS_WHOLE = """
+__attribute__((weak)) int first(int x) { return x; }
+int second(int) __attribute__((alias("first")));
+"""
+
+
+def test_where_bytes_count_nothing_that_oz_makes_a_constant_of_stays_a_variable(sandbox, tmp_path):
+    # The lists are smaller than -Oz here, and leave the table of weights a variable: no object of theirs could be used.
+    table = "static int weights[8] = {3, 1, 4, 1, 5, 9, 2, 6};\nint weight(int i) { return weights[i & 7]; }\n"
+    path = tmp_path / "table.c"
+    path.write_text(CODEC.read_text() + table + STAYS_WHOLE)
+    lists = [it for it in coreset(Objective.BYTES, 50) if "globalopt" not in it.words]
+    lists = [it for it in lists if not any(word.startswith("default") for word in it.words)][:3]
+    result = optimize(path, None, Feedback(), sandbox, objective=Objective.BYTES, coreset=lists)
+    with Module.parse(result.bitcode) as module:
+        assert module.variables == 0

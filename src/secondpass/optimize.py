@@ -212,7 +212,7 @@ def optimize(
         for number, passes in enumerate(coreset, 1):
             proposed.setdefault(passes, f"coreset list {number}")
         first = candidates(module, proposed)
-    links = _Links(oz)
+    links = _Links(oz, objective)
     share = _MODULE if oz.seconds < clock.seconds(_LARGE) else 0.0
     whole = try_lists(
         first,
@@ -311,18 +311,26 @@ def _rank(made: Outcome, objective: Objective) -> tuple[int, int]:
 
 
 class _Links:
-    """Whether a module links wherever -Oz's does: code may count on it that -Oz drops calls that are never made."""
+    """Whether a module can take the place of -Oz's.
 
-    def __init__(self, oz: Outcome) -> None:
-        self._undefined = _undefined(oz)
+    It links wherever that one does: code may count on it that -Oz drops calls that are never made. And where bytes
+    count, no more of its variables may be written: what -Oz makes a constant of costs no memory while it runs.
+    """
+
+    def __init__(self, oz: Outcome, objective: Objective) -> None:
+        undefined, variables = _needs(oz)
+        self._undefined = undefined
+        self._variables = variables if objective is Objective.BYTES else math.inf
 
     def __call__(self, made: Outcome) -> bool:
-        return _undefined(made) <= self._undefined
+        undefined, variables = _needs(made)
+        return undefined <= self._undefined and variables <= self._variables
 
 
-def _undefined(outcome: Outcome) -> set[str]:
+def _needs(outcome: Outcome) -> tuple[set[str], int]:
+    """What a module asks the linker for, and how many variables it has."""
     with Module.parse(outcome.bitcode or b"") as module:
-        return module.undefined
+        return module.undefined, module.variables
 
 
 def _first_of(outcomes: list[Outcome], path: Path) -> Outcome:
