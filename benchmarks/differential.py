@@ -183,6 +183,8 @@ class Program:
             build = [find_clang(), *flags, module, "-o", program]
             built = subprocess.run(build, capture_output=True, timeout=BUILD_SECONDS)
             return built.returncode == 0 and output_of(program) == self._expected
+        except subprocess.TimeoutExpired:
+            return False
         finally:
             module.unlink()
             program.unlink(missing_ok=True)

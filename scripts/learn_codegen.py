@@ -122,7 +122,7 @@ class Modules:
         load()  # once, for all forks
         self._pool = multiprocessing.get_context("fork").Pool()
         self.paths = [it for it in self._pool.map(self._optimised, enumerate(paths)) if it is not None]
-        texts = self.texts([()] * len(self.paths))
+        texts = self.texts_with(())
         self.paths = [path for path, text in zip(self.paths, texts) if text]
         self._plain = list(filter(None, texts))
 
@@ -133,6 +133,10 @@ class Modules:
         """The geometric mean of texts against those with no options."""
         pairs = list(zip(texts, self._plain))
         return math.exp(sum(math.log(text / plain) for text, plain in pairs) / len(pairs))
+
+    def texts_with(self, options: Options) -> list[int]:
+        """Each module's text with the same options; 0 where LLVM does not take them."""
+        return self.texts([options] * len(self.paths))
 
     def texts(self, options: Sequence[Options]) -> list[int]:
         """Each module's text with options of its own; 0 where LLVM does not take them."""
@@ -213,7 +217,7 @@ def chosen(modules: Modules) -> Options:
         climbing = False
         for option in (it for it in POOL if "outline" not in it):
             other = changed(found, option)
-            texts = modules.texts([other] * len(modules.paths))
+            texts = modules.texts_with(other)
             if all(texts) and (ratio := modules.ratio(texts)) < value:
                 found, value, climbing = other, ratio, True
         print(f"{value - 1:+.2%} {' '.join(found)}", flush=True)
@@ -247,7 +251,7 @@ class Own:
 
 def with_first(modules: Modules, first: Options) -> list[Own]:
     """Each module with the options that suit most, or with none if it is smaller then."""
-    rows = zip(*(modules.texts([it] * len(modules.paths)) for it in ((), first)))
+    rows = zip(modules.texts_with(()), modules.texts_with(first))
     return [Own(first, text) if 0 < text < plain else Own((), plain) for plain, text in rows]
 
 

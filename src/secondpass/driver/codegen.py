@@ -73,16 +73,14 @@ def refusal(said: str) -> ToolchainError:
     return UnknownOptionsError(message, names) if names else ToolchainError(message)
 
 
-@cache
 def first() -> Options:
     """Options that suit most modules."""
-    return tuple(_learned()["first"])
+    return _learned()["first"]
 
 
-@cache
 def changes() -> Options:
     """Options that are worth a change in a module's own, the most useful one first."""
-    return tuple(_learned()["changes"])
+    return _learned()["changes"]
 
 
 def usual(given: Sequence[str] = ()) -> Options:
@@ -211,8 +209,10 @@ def names_in(words: Sequence[str]) -> set[str]:
     return {_name(it) for it in (*joined, *(word for before, word in pairwise(bare) if before == "-mllvm"))}
 
 
-def _learned() -> dict[str, list[str]]:
-    return json.loads(resources.files("secondpass.driver").joinpath("codegen.json").read_text())
+@cache
+def _learned() -> dict[str, Options]:
+    text = resources.files("secondpass.driver").joinpath("codegen.json").read_text()
+    return {name: tuple(options) for name, options in json.loads(text).items()}
 
 
 def _without(options: Options, names: Set[str]) -> Options:
