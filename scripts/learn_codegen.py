@@ -15,9 +15,7 @@ import argparse
 import json
 import math
 import multiprocessing
-import os
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -30,6 +28,7 @@ from secondpass.corpus.store import Corpus, Split
 from secondpass.driver.codegen import Options, changed
 from secondpass.errors import run_script
 from secondpass.llvm import objects
+from secondpass.llvm.forked import emitted
 from secondpass.llvm.library import load
 from secondpass.llvm.module import Module
 from secondpass.llvm.toolchain import find_clang
@@ -105,7 +104,7 @@ SMALLEST, LARGEST = 20_000, 120_000
 SHOWN = 4, 8, 16, 24, 32
 """Changes of which is said what they reach."""
 _SECONDS = 10
-"""Of processor time, after which options do not suit a module."""
+"""After which options do not suit a module."""
 
 
 class Modules:
@@ -153,24 +152,11 @@ class Modules:
 
 
 def text_of(asked: tuple[Path, frozenset[str]]) -> int:
-    """The text of a module with options, 0 where LLVM does not take them: in a fork, since options are global."""
+    """The text of a module with options, 0 where LLVM does not take them."""
     path, options = asked
-    ours, theirs = os.pipe()
-    child = os.fork()
-    if not child:
-        try:
-            resource.setrlimit(resource.RLIMIT_CPU, (_SECONDS, _SECONDS))
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what LLVM says of options that do not go together
-            load().set_options(sorted(options))
-            with Module.parse(path.read_bytes()) as module:
-                os.write(theirs, str(objects.text_size(module.emit("obj"))).encode())
-        finally:
-            os._exit(0)
-    os.close(theirs)
-    with os.fdopen(ours) as said:
-        text = said.read()
-    os.waitpid(child, 0)
-    return int(text or 0)
+    with Module.parse(path.read_bytes()) as module:
+        image = emitted(module, sorted(options), _SECONDS)
+    return objects.text_size(image) if image else 0
 
 
 def main() -> int:

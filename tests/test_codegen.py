@@ -14,6 +14,7 @@ from secondpass.driver.smaller import Smaller, apart, smaller
 from secondpass.driver.summary import described
 from secondpass.errors import InputError, OzError, SandboxError, ToolchainError
 from secondpass.llvm import objects
+from secondpass.llvm.forked import emitted
 from secondpass.llvm.module import Module
 from secondpass.llvm.toolchain import find_clang
 
@@ -154,30 +155,50 @@ def test_lists_are_compared_with_what_suits_most_modules_but_for_what_the_comman
 _SIZES = """
 import sys
 from pathlib import Path
+from secondpass.llvm import objects
+from secondpass.llvm.forked import emitted
 from secondpass.llvm.library import load
 from secondpass.llvm.module import Module
 from secondpass.llvm.jobs import Job
 from secondpass.llvm.sandbox import Sandbox
 
-bitcode = Path(sys.argv[1]).read_bytes()
-load().set_options(sys.argv[2:])
-with Module.parse(bitcode) as module, Sandbox(1, fork=True) as sandbox:
-    print(module.native_size, sandbox.compile(Job(bitcode, ("",), bytes=True))[0].bytes)
+bitcode, options = Path(sys.argv[1]).read_bytes(), sys.argv[2:]
+
+def measured(**how):
+    with Sandbox(1, options=options, **how) as sandbox:
+        return sandbox.compile(Job(bitcode, ("",), bytes=True))[0].bytes
+
+with Module.parse(bitcode) as module:
+    print(measured(fork=True), measured(), measured(reproducible=True), objects.code_size(emitted(module, options, 60)))
+    print(module.native_size)
+    load().set_options(options)
+with Module.parse(bitcode) as module:
+    print(module.native_size)
 """
 
 
-def test_options_of_a_library_hold_in_its_process_and_in_forks_of_it(modules, tmp_path):
+def test_options_of_a_library_hold_in_its_process_and_where_they_are_asked_for(modules, tmp_path):
     module = tmp_path / "module.bc"
     module.write_bytes(modules[0])
 
     def size(*options):
         command = [sys.executable, "-c", _SIZES, module, *options]
-        here, forked = subprocess.run(command, capture_output=True, check=True, text=True).stdout.split()
-        assert here == forked
-        return int(here)
+        run = subprocess.run(command, capture_output=True, check=True, text=True)
+        apart, before, after = (set(map(int, line.split())) for line in run.stdout.splitlines())
+        assert apart == after and before == {plain}
+        return int(*apart)
 
-    assert size(*SMALLER) < size() < size(*LARGER)
+    plain = Module.parse(modules[0]).native_size
+    assert size() == plain
+    assert size(*SMALLER) < plain < size(*LARGER)
     assert size("-no-such-option", *SMALLER, "-nor-this=2") == size(*SMALLER)
+
+
+def test_code_generation_in_a_fork_costs_no_more_than_the_object(modules):
+    with Module.parse(modules[0]) as module:
+        assert emitted(module, ["-stop-after=nonsense"], 60) is None  # LLVM ends its process
+        assert emitted(module, [], 1e-6) is None
+        assert emitted(module, [], 60) == module.emit("obj")
 
 
 def test_the_first_options_choose_the_module_on_which_others_are_tried():
@@ -195,6 +216,34 @@ def test_the_first_options_choose_the_module_on_which_others_are_tried():
     assert made.text == 16
     made = smallest(generate, ["a"], fits=lambda _: False)
     assert made.text == 20
+
+
+@pytest.mark.parametrize(
+    ("more", "tried", "by_quick", "text"),
+    [
+        ({}, ["", "x", "xyz"], ["x", "xy", "xyz"], 10),
+        ({"xy": 9}, ["", "x", "xz"], ["x", "xy", "xz"], 11),  # wrong of a change: something smaller is missed
+        ({"xy": -3, "xyz": 9}, ["", "x", "xy"], ["x", "xy", "xyz"], 12),
+        ({"x": 1}, ["", "x", "xy", "xyz"], ["x"], 10),  # not the same from the start
+        (None, ["", "x", "xy", "xyz"], ["x"], 10),
+    ],
+)
+def test_changes_are_tried_by_what_is_quick_as_far_as_it_makes_the_same(more, tried, by_quick, text):
+    sizes = {"": 20, "x": 18, "xy": 12, "xz": 11, "xyz": 10}
+    asked, quickly = [], []
+
+    def generate(_, options):
+        asked.append("".join(it[1] for it in options))
+        return object_of(sizes[asked[-1]])
+
+    def quick(_, options):
+        quickly.append("".join(it[1] for it in options))
+        if more is None:
+            raise ToolchainError("no libLLVM for this target")
+        return object_of(sizes[quickly[-1]] + more.get(quickly[-1], 0))
+
+    made = smallest(generate, ["a"], ("-x",), ["-y", "-z"], quick=quick)
+    assert (asked, quickly, made.text, made.untried) == (tried, by_quick, text, 0)
 
 
 def object_of(size):
@@ -227,6 +276,19 @@ def test_options_that_keep_clang_busy_are_passed_over(tmp_path, monkeypatch):
     work = partial(smaller, source=str(CODEC), language="c", optimised="-Oz", level=0, folder=tmp_path)
     made = apart(partial(work, [str(busy)], [], clang_seconds=0.0), codegen=True)
     assert made.options == () and objects.text_size(made.image) > 0
+
+
+def test_changes_are_tried_without_a_process_of_clang_each(tmp_path):
+    log, clang = tmp_path / "log", tmp_path / "clang"
+    clang.write_text(f'#!/bin/sh\necho "$*" >> {log}\nexec {find_clang()} "$@"\n')
+    clang.chmod(0o755)
+    work = partial(smaller, source=str(CODEC), language="c", optimised="-Oz", level=0, folder=tmp_path)
+    made = apart(partial(work, [str(clang)], [], clang_seconds=0.1), codegen=True)
+    runs = log.read_text().splitlines()
+    assert made.options != first() and " ".join(words_of(made.options)) in runs[-1]
+    assert len(runs) <= 5  # IR; no options; the first ones, on two modules; the best ones
+    plain = apart(partial(work, [str(clang)], [], clang_seconds=0.1), codegen=False)
+    assert objects.text_size(made.image) < objects.text_size(plain.image)
 
 
 def test_where_llvm_fails_with_options_in_force_there_are_none():

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
@@ -117,6 +118,7 @@ def smallest(
     left_out: Set[str] = frozenset(),
     is_over: Callable[[], bool] = lambda: False,
     fits: Callable[[bytes], bool] = lambda _: True,
+    quick: Callable[[bytes, Options], bytes] | None = None,
 ) -> Generated:
     """Generate code without options and with some, then with one more or less of them, for the least text.
 
@@ -134,17 +136,27 @@ def smallest(
         left_out: names of options that are not to be touched.
         is_over: whether the time is over; then nothing more is tried, but the first options on the best module.
         fits: whether an object can take the place of clang's; where none can, one that cannot is returned.
+        quick: `generate` for less, which need not make quite the same: it tries the changes if the first object has as
+            much text by it, and what is returned is made by `generate`.
 
     Raises:
         ToolchainError: without options it fails too.
     """
-    trials = _Trials(generate, modules[0], left_out, fits)
+    trials = _Trials(generate, left_out, fits)
+    trials.begin(modules[0], ())
     for number, module in enumerate(modules):
         if not (number and is_over()):
             trials.run(module, options)
     waiting = list(changes)
-    while waiting and not is_over():
-        trials.run(trials.module, changed(trials.best.options, waiting.pop(0)))
+    if waiting and quick is not None and not is_over():
+        others = _Trials(quick, trials.left_out, fits)
+        with suppress(ToolchainError):
+            others.begin(trials.module, trials.best.options)
+            if others.best.text == trials.best.text:
+                others.climb(waiting, is_over)
+                trials.run(others.module, others.best.options)
+                return replace(trials.best, untried=len(waiting))
+    trials.climb(waiting, is_over)
     return replace(trials.best, untried=len(waiting))
 
 
@@ -153,33 +165,39 @@ class _Trials:
 
     Args:
         generate, left_out, fits: as `smallest` has them.
-        module: of which the first object is made, without options.
     """
 
+    module: bytes
+    best: Generated
+
     def __init__(
-        self,
-        generate: Callable[[bytes, Options], bytes],
-        module: bytes,
-        left_out: Set[str],
-        fits: Callable[[bytes], bool],
+        self, generate: Callable[[bytes, Options], bytes], left_out: Set[str], fits: Callable[[bytes], bool]
     ) -> None:
         self._generate, self._fits = generate, fits
-        self._left_out = set(left_out)
+        self.left_out = set(left_out)
         self._tried: set[tuple[bytes, frozenset[str]]] = set()
-        self.module = module
-        self.best = Generated(generate(module, ()), ())
+
+    def begin(self, module: bytes, options: Options) -> None:
+        """Make the first object."""
+        self._tried.add((module, frozenset(options)))
+        self.module, self.best = module, Generated(self._generate(module, options), options)
         self._least = self._rank(self.best)
+
+    def climb(self, waiting: list[str], is_over: Callable[[], bool]) -> None:
+        """Try one change after the other on what is smallest, until the time is over; those not tried are left."""
+        while waiting and not is_over():
+            self.run(self.module, changed(self.best.options, waiting.pop(0)))
 
     def run(self, module: bytes, options: Options) -> None:
         """Make an object with options; without those that this compiler does not have."""
-        options = _without(options, self._left_out)
+        options = _without(options, self.left_out)
         if not options or (module, frozenset(options)) in self._tried:
             return
         self._tried.add((module, frozenset(options)))
         try:
             made = Generated(self._generate(module, options), options)
         except UnknownOptionsError as error:
-            self._left_out |= error.names
+            self.left_out |= error.names
             self.run(module, options)
         except ToolchainError:  # the options do not go together
             pass

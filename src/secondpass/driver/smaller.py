@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -92,6 +92,7 @@ def smaller(
         ToolchainError: there is no libLLVM, or clang does not take a step that it need not take alone.
         SecondpassError: the module cannot be optimised.
     """
+    from secondpass.llvm.forked import emitted
     from secondpass.llvm.library import load
     from secondpass.llvm.module import Module
     from secondpass.llvm.sandbox import Sandbox
@@ -100,14 +101,13 @@ def smaller(
 
     asked, started = effort(level), time.monotonic()
     longest = max(asked.seconds, _CLANGS * clang_seconds)
-    library = load()  # the sandbox's process has it then, and what is wrong with it is said here
-    if codegen:  # lists are compared by the code that will be made of them
-        library.set_options(usual(options))
+    load()  # the sandbox's process has it then, and what is wrong with it is said here
 
     def is_over() -> bool:
         return time.monotonic() - started > longest
 
-    with Sandbox(1, longest / 2, fork=True) as sandbox:
+    in_force = usual(options) if codegen else ()  # lists are compared by the code that will be made of them
+    with Sandbox(1, longest / 2, fork=True, options=in_force) as sandbox:
         module, native = module_path(folder, source), folder / "native.o"
         _run([*clang, *options, optimised, *_LATEST, "-emit-llvm", "-o", str(module), "-x", language, source])
         engine = asked.engine(_THREADS)
@@ -137,16 +137,23 @@ def smaller(
                 patience = max(_PATIENCE, _CLANGS * (time.monotonic() - began))
             return native.read_bytes()
 
+        parsed = cache(Module.parse)
+
+        def generate_here(bitcode: bytes, chosen: Options) -> bytes:
+            image = emitted(parsed(bitcode), chosen, patience or _PATIENCE)
+            if image is None:
+                raise ToolchainError("LLVM makes no code with these options")
+            return image
+
         modules = [result.bitcode, *result.runners_up]
         if codegen:
             left_out = names_in(options)
             with Module.parse(module.read_bytes()) as written:
                 placed = written.has_attribute("cold") or written.has_attribute("hot")
             for bitcode in modules:
-                with Module.parse(bitcode) as finished:
-                    left_out |= unsuitable(finished, placed=placed)
+                left_out |= unsuitable(parsed(bitcode), placed=placed)
             wanted = islice(cycle(changes()), asked.changes)
-            made = smallest(generate, modules, first(), wanted, left_out, is_over, fits)
+            made = smallest(generate, modules, first(), wanted, left_out, is_over, fits, generate_here)
         else:
             made = smallest(generate, modules, fits=fits)
         notes = [result.note] if result.note else []

@@ -26,7 +26,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -106,9 +106,11 @@ class _Queue:
         return largest if largest is not None and largest.waiting else None
 
 
-def _started(control: socket.socket, timeout: float, memory: int, *, reproducible: bool) -> subprocess.Popen[bytes]:
+def _started(
+    control: socket.socket, timeout: float, memory: int, options: Sequence[str], *, reproducible: bool
+) -> subprocess.Popen[bytes]:
     """The server as a fresh process."""
-    words = [str(control.fileno()), str(timeout), str(memory), *(["--reproducible"] if reproducible else [])]
+    words = [str(control.fileno()), str(timeout), str(memory), str(int(reproducible)), *options]
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "secondpass.llvm.worker", *words],
         pass_fds=[control.fileno()],
@@ -121,11 +123,11 @@ def _started(control: socket.socket, timeout: float, memory: int, *, reproducibl
 class _Fork:
     """The server as a fork of this process, with what is of use of `subprocess.Popen`."""
 
-    def __init__(self, control: socket.socket, timeout: float, memory: int) -> None:
+    def __init__(self, control: socket.socket, timeout: float, memory: int, options: Sequence[str]) -> None:
         self._code: int | None = None
         self._pid = os.fork()
         if not self._pid:
-            serve_forked(control, timeout, memory)
+            serve_forked(control, timeout, memory, options)
         self._ended = os.pidfd_open(self._pid)
 
     def wait(self, timeout: float | None = None) -> int:
@@ -158,6 +160,7 @@ class Sandbox:
             list. Without it the kernel lays memory out at random, a defence against hostile input.
         fork: start by a fork of this process, which must have no other thread: a few milliseconds where LLVM is
             loaded here already, and 150 less in any case.
+        options: of LLVM's own, in force for all that is done (`Library.set_options`).
 
     Raises:
         SandboxError: the server process does not start.
@@ -171,6 +174,7 @@ class Sandbox:
         *,
         reproducible: bool = False,
         fork: bool = False,
+        options: Sequence[str] = (),
     ) -> None:
         if timeout <= 0 or memory <= 0 or workers < 0:
             raise ValueError("timeout and memory must be positive, workers not negative")
@@ -180,9 +184,10 @@ class Sandbox:
         self._timeout = timeout
         self._control, theirs = socket.socketpair()
         try:
-            self._server = (
-                _Fork(theirs, timeout, memory) if fork else _started(theirs, timeout, memory, reproducible=reproducible)
-            )
+            if fork:
+                self._server = _Fork(theirs, timeout, memory, options)
+            else:
+                self._server = _started(theirs, timeout, memory, options, reproducible=reproducible)
         except OSError as error:
             self._control.close()
             raise SandboxError(f"the sandbox does not start: {error}") from error

@@ -1,9 +1,9 @@
 """The sandbox's other side: a server that has libLLVM loaded, and the workers it forks.
 
-`python -m secondpass.llvm.worker FD SECONDS BYTES [--reproducible]` is started by `llvm.sandbox` with a Unix socket.
-The server loads LLVM once and forks a worker in a few milliseconds whenever it is asked to; it never
-runs a pass itself, so nothing can kill it. A worker runs what comes over its own socket. Its stderr is
-a file in memory that outlives it: LLVM's last message is read from there after a crash.
+`python -m secondpass.llvm.worker FD SECONDS BYTES REPRODUCIBLE [OPTION...]` is started by `llvm.sandbox` with a Unix
+socket. The server loads LLVM once and forks a worker in a few milliseconds whenever it is asked to; it never runs a
+pass itself, so nothing can kill it. A worker runs what comes over its own socket. Its stderr is a file in memory that
+outlives it: LLVM's last message is read from there after a crash.
 
 Server requests: `SPAWN` answers the worker's pid with its socket; `REAP pid` waits for a worker that
 is known to be dead or killed and answers its exit status and last words. The end of the control
@@ -24,6 +24,7 @@ import struct
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -64,9 +65,12 @@ def receive(connection: socket.socket, size: int) -> bytes | None:
     return bytes(parts)
 
 
-def serve(control: socket.socket, seconds: float, memory: int, *, reproducible: bool = False) -> None:
-    """Fork and reap workers until the control socket closes."""
+def serve(
+    control: socket.socket, seconds: float, memory: int, options: Sequence[str], *, reproducible: bool = False
+) -> None:
+    """Fork and reap workers until the control socket closes; LLVM's own options are in force in all of them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    load().set_options(options)
     load().vocabulary()  # what LLVM makes at its first use lies in the same place for all
     gc.freeze()  # forked workers share these pages
     last_words: dict[int, int] = {}
@@ -93,7 +97,7 @@ def serve(control: socket.socket, seconds: float, memory: int, *, reproducible: 
         os.waitpid(pid, 0)
 
 
-def serve_forked(control: socket.socket, seconds: float, memory: int) -> NoReturn:
+def serve_forked(control: socket.socket, seconds: float, memory: int, options: Sequence[str]) -> NoReturn:
     """`serve` in a fork of the sandbox's process, without what it does not need of that."""
     code = 1
     try:
@@ -104,7 +108,7 @@ def serve_forked(control: socket.socket, seconds: float, memory: int) -> NoRetur
             if fd > 2 and fd != control.fileno():
                 with suppress(OSError):  # the listing itself was one
                     os.close(fd)
-        serve(control, seconds, memory)
+        serve(control, seconds, memory, options)
         code = 0
     except BaseException as error:
         os.write(2, f"{type(error).__name__}: {error}\n".encode())
@@ -338,7 +342,7 @@ def _line(error: LLVMError) -> str:
 
 
 if __name__ == "__main__":
-    fixed = sys.argv[4:] == ["--reproducible"]
-    if fixed:
+    fd, seconds, memory, fixed, *options = sys.argv[1:]
+    if int(fixed):
         _take_random_addresses()
-    serve(socket.socket(fileno=int(sys.argv[1])), float(sys.argv[2]), int(sys.argv[3]), reproducible=fixed)
+    serve(socket.socket(fileno=int(fd)), float(seconds), int(memory), options, reproducible=bool(int(fixed)))
