@@ -466,13 +466,15 @@ def test_an_answer_that_foresaw_its_count_and_is_the_best_is_sure():
     assert [(it.passes.words, it.target, it.sure) for it in answers] == [(SROA, 10, True)]
 
 
-def test_feedback_data_are_a_models_own_answers_and_what_to_say_then(tmp_path, labelled, outcomes):
+@pytest.mark.parametrize("form", [Form.FAST, Form.LONG])
+def test_feedback_data_are_a_models_own_answers_and_what_to_say_then(tmp_path, labelled, outcomes, form):
     made = make_feedback(
         FeedbackRequest(
             corpus=labelled.corpus, labels=labelled.labels, outcomes=outcomes, out=tmp_path / "data", model=SHIPPED,
-            form=Form.FAST, functions=16, context=9_999,
+            form=form, code=False, functions=16, context=9_999,
         )
     )  # fmt: skip
+    assert not made.manifest.code and made.manifest.form == form
     found = {split: dataset.Dataset(made.out, split) for split in dataset.SPLITS}
     assert 0 < len(found["train"]) <= 16
     assert 0 < len(found["validation"]) <= 2
@@ -480,10 +482,23 @@ def test_feedback_data_are_a_models_own_answers_and_what_to_say_then(tmp_path, l
         said = found["train"].tokenizer.decode(it.context[it.prompt_end :].tolist())
         first, told = said[: said.index(FEEDBACK)], said[said.index(FEEDBACK) :]
         assert isinstance(Answer.parse(first), Answer)
-        assert Feedback.parse(told).form is Form.FAST
+        assert Feedback.parse(told).form is form
         assert all(
             Answer.parse(found["train"].tokenizer.decode(tokens.tolist())).sure is not None for tokens in it.answers
         )
+
+
+def test_functions_that_are_too_long_are_not_answered(tmp_path, labelled, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Answering, "on", lambda _, corpus, functions, *rest: asked.extend(functions) or iter(()))
+    request = FeedbackRequest(
+        corpus=labelled.corpus, labels=labelled.labels, out=tmp_path / "data", model=SHIPPED, form=Form.FAST,
+        context=200,
+    )  # fmt: skip
+    with pytest.raises(ModelError, match=r"none of \d+ train functions fits 200 tokens"):
+        make_feedback(request)
+    lengths = [len(OnnxEngine.load(SHIPPED).tokenizer.encode_prompt(it.prompt)) for it in asked]
+    assert lengths and max(lengths) < 200
 
 
 def examples_of(directory):

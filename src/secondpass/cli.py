@@ -237,6 +237,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     feedback.add_argument("labels", type=Path, metavar="LABELS", help="for the objective instructions")
     feedback.add_argument("--model", type=Path, required=True, metavar="DIR", help="exported, or a checkpoint")
     feedback.add_argument("--form", choices=[str(it) for it in Form], required=True)
+    feedback.add_argument("--no-code", action="store_true", help="answers hold no IR, whatever the form")
     feedback.add_argument("--temperature", type=float, default=0.0, metavar="T", help="of its answers (default 0)")
     feedback.add_argument("--samples", type=int, default=1, metavar="N", help="answers a function (default 1)")
     feedback.add_argument("--seed", type=int, default=0, metavar="S")
@@ -438,6 +439,7 @@ def _data_feedback(options: argparse.Namespace) -> int:
         out=options.out,
         model=options.model,
         form=Form(options.form),
+        code=not options.no_code,
         temperature=options.temperature,
         samples=options.samples,
         seed=options.seed,

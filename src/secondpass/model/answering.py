@@ -42,8 +42,9 @@ class Answering:
         samples: answers a function; equal ones count once.
         temperature: 0 for the greedy answer.
         seed: of the sampling.
-        form: what the verdicts are checked for; the answers have code where it is not Fast.
+        form: what the verdicts are checked for.
         workers: processes.
+        code: whether the answers hold the IR that they expect.
     """
 
     model: Path
@@ -52,6 +53,7 @@ class Answering:
     seed: int
     form: Form
     workers: int
+    code: bool = False
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -98,13 +100,12 @@ class Answering:
 
     def _facts(self) -> dict[str, Any]:
         """All that answers depend on besides the function, as JSON has it."""
-        code = self.form is not Form.FAST
         return {
             **identity(self.model),
             "samples": self.samples,
             "temperature": self.temperature,
             "seed": self.seed,
-            "code": code,
+            "code": self.code,
         }
 
 
@@ -144,7 +145,7 @@ def _answer(it: Answering, engine: Any, sandbox: Sandbox, question: _Question) -
         found: list[Completion] = []
         with suppress(PromptTooLong):
             prompt = engine.start(OptimizePrompt(question.ir))
-            found = prompt.answer(it.samples, it.temperature, it.seed, code=it.form is not Form.FAST)
+            found = prompt.answer(it.samples, it.temperature, it.seed, code=it.code)
         answers = list({each.text: (each.text, each.tokens) for each in found}.values())
     verdicts = feedback.check_all([Answer.parse(text) for text, _ in answers], question.bitcode, sandbox, it.form)
     return question.key, answers, verdicts

@@ -87,6 +87,9 @@ class FeedbackRequest:
     model: Path
     """Whose answers the feedback is on."""
     form: Form
+    code: bool = True
+    """Whether answers hold the IR they expect, where the form speaks of it; without, Long Feedback tells of a list what
+    it leaves, and Short no more than Fast."""
     temperature: float = 0.0
     samples: int = 1
     seed: int = 0
@@ -205,14 +208,16 @@ def make_feedback(request: FeedbackRequest, progress: Progress | None = None) ->
         raise InputError(f"--samples must be 1 to {MOST_ANSWERS}, --temperature 0 to {HOTTEST:g}")
     _check_answers(request.answers)
     with being_written(request.out):
-        code = request.form is not Form.FAST
+        code = request.code and request.form is not Form.FAST
         corpus = Corpus(request.corpus)
         labels = read_labels(request.labels, Objective.INSTRUCTIONS, corpus)
         if request.outcomes is not None:
             labels = widened(labels, read_outcomes(request.outcomes, Objective.INSTRUCTIONS))
         popular = popularity_in_training(corpus, labels)
         workers = request.workers or len(os.sched_getaffinity(0))
-        answering = Answering(request.model, request.samples, request.temperature, request.seed, request.form, workers)
+        answering = Answering(
+            request.model, request.samples, request.temperature, request.seed, request.form, workers, code=code
+        )
         tokenizer = answering.tokenizer
         begin(request.out, tokenizer)
         made, kept = _Writer(request.out, request.context), request.out / ANSWERS
@@ -222,7 +227,8 @@ def make_feedback(request: FeedbackRequest, progress: Progress | None = None) ->
                 most = math.ceil(most / 8)
             entries = labelled_entries(corpus, labels, split)
             entries = [it for it in entries if labels[it.hash].gain or not request.improved][:most]
-            functions = read_labelled(corpus, entries, labels, Objective.INSTRUCTIONS, popular, request.answers)
+            every = read_labelled(corpus, entries, labels, Objective.INSTRUCTIONS, popular, request.answers)
+            functions = [it for it in every if len(tokenizer.encode_prompt(it.prompt)) < request.context]
             if code:
                 with Sandbox(0, LIST_SECONDS, reproducible=True) as sandbox:
                     functions = compile_targets(corpus, functions, sandbox, code=True)
@@ -232,7 +238,7 @@ def make_feedback(request: FeedbackRequest, progress: Progress | None = None) ->
                 feedback_example(known[key], first, verdict, request.form, tokenizer)
                 for key, first, verdict in answering.on(corpus, functions, kept, told)
             )
-            made.write(split, examples)
+            made.write(split, examples, too_long=len(every) - len(functions))
         finished = made.finish("feedback", request.form, code, {**asdict(request), **dict.fromkeys(_PATHS)})
         kept.unlink()
         return finished
@@ -323,13 +329,14 @@ class _Writer:
     left_out: dict[str, int] = field(default_factory=dict[str, int])
     lengths: list[int] = field(default_factory=list[int])
 
-    def write(self, split: Split, examples: Iterator[Example]) -> None:
-        """Write the examples that fit."""
-        every = list(examples)
-        fitting = [it for it in every if it.longest <= self.context]
+    def write(self, split: Split, examples: Iterator[Example], too_long: int = 0) -> None:
+        """Write the examples that fit; so many more were seen to be too long before."""
+        found = list(examples)
+        fitting = [it for it in found if it.longest <= self.context]
+        every = len(found) + too_long
         if not fitting:
-            raise ModelError(f"none of {len(every)} {split} functions fits {self.context} tokens; raise --context")
-        self.counts[split], self.left_out[split] = len(fitting), len(every) - len(fitting)
+            raise ModelError(f"none of {every} {split} functions fits {self.context} tokens; raise --context")
+        self.counts[split], self.left_out[split] = len(fitting), every - len(fitting)
         if split == "train":
             self.lengths = [len(it.context) for it in fitting]
         write_split(self.out, split, fitting)

@@ -84,6 +84,11 @@ class Labelled:
         """The best list."""
         return self.targets[0]
 
+    @property
+    def prompt(self) -> OptimizePrompt:
+        """What a model is asked."""
+        return OptimizePrompt(self.ir, self.objective)
+
 
 def popularity(labels: Iterable[Label]) -> Counter[Words]:
     """On how many functions each list is as good as the best one known, and better than -Oz."""
@@ -210,7 +215,7 @@ def _text(bitcode: bytes | None) -> str | None:
 
 def optimize_example(function: Labelled, tokenizer: Tokenizer) -> Example:
     """Task Optimize: the prompt, every target as an answer, and the lists whose counts alone are learnt."""
-    prompt = tokenizer.encode_prompt(OptimizePrompt(function.ir, function.objective))
+    prompt = tokenizer.encode_prompt(function.prompt)
     answers = [Answer(it.passes, function.source, it.count, code=it.code) for it in function.targets]
     example = _example(function, tokenizer, prompt, (), answers, [it.share for it in function.targets])
     end, down_to = tokenizer.id_of(END), tokenizer.id_of(DOWN_TO)
@@ -237,7 +242,7 @@ def feedback_example(
         form: of the feedback.
         tokenizer: the model's.
     """
-    prompt = tokenizer.encode_prompt(OptimizePrompt(function.ir, function.objective))
+    prompt = tokenizer.encode_prompt(function.prompt)
     said = (*first, *tokenizer.encode_feedback(verdict.feedback(form)))
     answer = verdict.answer
     if is_sure(function, verdict) and isinstance(answer, Answer):
