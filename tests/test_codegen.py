@@ -224,7 +224,7 @@ def test_the_first_options_choose_the_module_on_which_others_are_tried():
         ({}, ["", "x", "xyz"], ["x", "xy", "xyz"], 10),
         ({"xy": 9}, ["", "x", "xz"], ["x", "xy", "xz"], 11),  # wrong of a change: something smaller is missed
         ({"xy": -3, "xyz": 9}, ["", "x", "xy"], ["x", "xy", "xyz"], 12),
-        ({"x": 1}, ["", "x", "xy", "xyz"], ["x"], 10),  # not the same from the start
+        ({"x": 1}, ["", "x", "xy", "xyz"], ["x"], 10),  # other code from the start
         (None, ["", "x", "xy", "xyz"], ["x"], 10),
     ],
 )

@@ -11,6 +11,7 @@ behind those before.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence, Set
 from contextlib import suppress
@@ -24,6 +25,8 @@ from secondpass.llvm import objects
 from secondpass.llvm.module import Module
 
 _OUTLINER = "enable-machine-outliner"
+_NEARLY = 0.01
+"""With sections for functions there are a few bytes more; what differs more is other code."""
 _UNKNOWN = re.compile(r"Unknown command line argument '-+([^'=]+)")
 """What LLVM says of each option that it does not have."""
 Options = tuple[str, ...]
@@ -90,7 +93,7 @@ def usual(given: Sequence[str] = ()) -> Options:
     The machine outliner is none of them: what it does depends on all functions of a module, and lists are tried on one
     at a time.
     """
-    return _without(first(), names_in(given))
+    return _without(first(), names_of(set_by(given)))
 
 
 def unsuitable(module: Module, *, placed: bool) -> frozenset[str]:
@@ -136,8 +139,8 @@ def smallest(
         left_out: names of options that are not to be touched.
         is_over: whether the time is over; then nothing more is tried, but the first options on the best module.
         fits: whether an object can take the place of clang's; where none can, one that cannot is returned.
-        quick: `generate` for less, which need not make quite the same: it tries the changes if the first object has as
-            much text by it, and what is returned is made by `generate`.
+        quick: `generate` for less, which need not make quite the same: it tries the changes if the first object has
+            nearly as much text by it, and what is returned is made by `generate`.
 
     Raises:
         ToolchainError: without options it fails too.
@@ -152,7 +155,7 @@ def smallest(
         others = _Trials(quick, trials.left_out, fits)
         with suppress(ToolchainError):
             others.begin(trials.module, trials.best.options)
-            if others.best.text == trials.best.text:
+            if math.isclose(others.best.text, trials.best.text, rel_tol=_NEARLY):
                 others.climb(waiting, is_over)
                 trials.run(others.module, others.best.options)
                 return replace(trials.best, untried=len(waiting))
@@ -220,11 +223,16 @@ def words_of(options: Options) -> list[str]:
     return [word for it in options for word in ("-mllvm", it)]
 
 
-def names_in(words: Sequence[str]) -> set[str]:
-    """The names of the options that a command line sets: `-mllvm X`, `-mllvm=X`, and both behind `-Xclang`."""
+def set_by(words: Sequence[str]) -> Options:
+    """The options that a command line sets: `-mllvm X`, `-mllvm=X`, and both behind `-Xclang`."""
     bare = [it for it in words if it != "-Xclang"]
     joined = (it.removeprefix("-mllvm=") for it in bare if it.startswith("-mllvm="))
-    return {_name(it) for it in (*joined, *(word for before, word in pairwise(bare) if before == "-mllvm"))}
+    return (*joined, *(word for before, word in pairwise(bare) if before == "-mllvm"))
+
+
+def names_of(options: Options) -> set[str]:
+    """Their names, without values."""
+    return set(map(_name, options))
 
 
 @cache

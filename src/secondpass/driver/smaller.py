@@ -18,8 +18,9 @@ from secondpass.driver.codegen import (
     Options,
     changes,
     first,
-    names_in,
+    names_of,
     refusal,
+    set_by,
     smallest,
     unsuitable,
     usual,
@@ -124,6 +125,7 @@ def smaller(
             runners_up=_RUNNERS_UP if codegen else 0,
         )
 
+        given = set_by(options)
         patience: float | None = None
 
         def generate(bitcode: bytes, chosen: Options) -> bytes:
@@ -140,14 +142,14 @@ def smaller(
         parsed = cache(Module.parse)
 
         def generate_here(bitcode: bytes, chosen: Options) -> bytes:
-            image = emitted(parsed(bitcode), chosen, patience or _PATIENCE)
+            image = emitted(parsed(bitcode), (*given, *chosen), patience or _PATIENCE)
             if image is None:
                 raise ToolchainError("LLVM makes no code with these options")
             return image
 
         modules = [result.bitcode, *result.runners_up]
         if codegen:
-            left_out = names_in(options)
+            left_out = names_of(given)
             with Module.parse(module.read_bytes()) as written:
                 placed = written.has_attribute("cold") or written.has_attribute("hot")
             for bitcode in modules:
