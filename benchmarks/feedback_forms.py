@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from secondpass.feedback import Verdict, check_all
 from secondpass.llvm.sandbox import Sandbox
 from secondpass.model.manifest import SHIPPED, Manifest
 from secondpass.progress import progress_bar
-from secondpass.prompt import Answer, Form, Malformed, Objective, OptimizePrompt
+from secondpass.prompt import Answer, Form, Objective, OptimizePrompt
 from secondpass.tuner.labels import read_labels
 from secondpass.workers import answer_all
 
@@ -100,11 +101,16 @@ def told(first: Any, others: Mapping[str, tuple[Form, Any]], sandbox: Sandbox, c
     found: dict[str, Said] = {}
     for name, (form, engine) in others.items():
         code = form is not Form.FAST and engine.writes_code
-        answer = completion if code else without_code(completion, engine)
-        before = engine.start(prompt)
-        began = time.perf_counter()
+        answer, verdict = completion, said.verdict
+        if not code and isinstance(verdict.answer, Answer) and verdict.code is not None:  # it is written last
+            verdict = replace(verdict, answer=replace(verdict.answer, code=None), code_fault=None, bleu=None)
+            answer = replace(completion, text=verdict.answer.render())
+        if isinstance(verdict.answer, Answer):
+            answer = replace(answer, tokens=tuple(engine.tokenizer.encode_answer(verdict.answer)))
         with suppress(PromptTooLong):
-            after = before.extend(answer, said.verdict.feedback(form))
+            before = engine.start(prompt)
+            began = time.perf_counter()
+            after = before.extend(answer, verdict.feedback(form))
             (again,) = after.answer(code=code)
             seconds = time.perf_counter() - began
             found[name] = judged(again, case, sandbox, after.prefilled_tokens, seconds)
@@ -115,15 +121,6 @@ def judged(completion: Completion, case: Case, sandbox: Sandbox, read: int, seco
     """An answer with its verdict."""
     (verdict,) = check_all([Answer.parse(completion.text)], case.bitcode, sandbox, Form.LONG)
     return Said(verdict, read + len(completion.tokens), seconds)
-
-
-def without_code(completion: Completion, engine: Any) -> Completion:
-    """An answer as it would have been without the code, which is written last."""
-    answer = Answer.parse(completion.text)
-    if isinstance(answer, Malformed) or answer.code is None:
-        return completion
-    answer = replace(answer, code=None)
-    return replace(completion, text=answer.render(), tokens=tuple(engine.tokenizer.encode_answer(answer)))
 
 
 def main() -> int:
@@ -146,6 +143,8 @@ def main() -> int:
         if len(tokenizer.encode_prompt(OptimizePrompt(case.text))) <= options.longest
     ][: options.limit]
     models = Models(options.first, {path.name: path for path in options.models})
+    if len(models.others) < len(options.models):
+        parser.error("two models have the same name")
     with progress_bar() as progress:
         found: dict[str, Told] = {}
         for told in answer_all("a model", models, cases, options.workers, lambda case: case.key):
@@ -161,20 +160,26 @@ def show(cases: Sequence[Case], found: Sequence[Told], names: Sequence[str]) -> 
     oz, label = (np.array([getattr(case, name) for case in cases]) for name in ("oz", "best"))
     firsts = [it.first for it in found]
     plain = np.minimum(oz, left(firsts, oz))
-    print("\n| answer | alone | both | more than the first, 95 % | better | worse alone | it is sure | and right |")
-    print("|---|---:|---:|---:|---:|---:|---:|---:|")
-    print(f"| the first | {share(plain, oz, label)} | | | | | | |")
+    groups = np.arange(len(cases)), np.unique([case.project for case in cases], return_inverse=True)[1]
+    print("\n| answer | alone | both | more, 95 % | by projects | better | worse alone | it is sure | rightly |")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
+    print(f"| the first | {share(plain, oz, label)} | | | | | | | |")
+    reached: dict[str, NDArray[np.int64]] = {}
     for name in names:
         again = [it.seconds.get(name) for it in found]
         alone = np.minimum(oz, left(again, oz))
-        both = np.minimum(plain, alone)
-        low, high = interval(plain - both, oz - label, np.arange(len(cases)))
-        sure = [(it, case) for it, case in zip(again, cases, strict=True) if it and is_sure(it)]
-        right = [it for it, case in sure if it.verdict.target == case.best]
+        reached[name] = both = np.minimum(plain, alone)
+        more = " | ".join(between(plain - both, oz - label, it) for it in groups)
+        sure = [(it, case) for it, case in zip(found, cases, strict=True) if is_sure(it.seconds.get(name))]
+        rightly = [it for it, case in sure if is_best(it.first, case)]
+        worse = sum(1 for it, now, before in zip(again, alone, plain, strict=True) if it and now > before)
         print(
-            f"| second, {name} | {share(alone, oz, label)} | {share(both, oz, label)} | {low:+.1%} to {high:+.1%} "
-            f"| {(both < plain).sum()} | {(alone > plain).sum()} | {len(sure)} | {len(right)} |"
+            f"| second, {name} | {share(alone, oz, label)} | {share(both, oz, label)} | {more} "
+            f"| {(both < plain).sum()} | {worse} | {len(sure)} | {len(rightly)} |"
         )
+    for one, other in combinations(names, 2):
+        more = ", by projects ".join(between(reached[one] - reached[other], oz - label, it) for it in groups)
+        print(f"\nBoth answers, {other} more than {one}: {more}")
     print("\n| answer | answers | right before | right after | code parses | BLEU | tokens | s |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|")
     print_answers("the first", firsts)
@@ -193,9 +198,19 @@ def share(reached: NDArray[np.int64], oz: NDArray[np.int64], label: NDArray[np.i
     return f"{(oz - reached).sum() / (oz - label).sum():.1%}"
 
 
-def is_sure(said: Said) -> bool:
-    """Whether the answer says that the one before was right."""
-    return isinstance(said.verdict.answer, Answer) and bool(said.verdict.answer.sure)
+def between(more: NDArray[np.int64], possible: NDArray[np.int64], groups: NDArray[np.int64]) -> str:
+    """`interval`, as a table has it."""
+    return "{:+.1%} to {:+.1%}".format(*interval(more, possible, groups))
+
+
+def is_sure(said: Said | None) -> bool:
+    """Whether an answer says that the one before was right."""
+    return said is not None and isinstance(said.verdict.answer, Answer) and bool(said.verdict.answer.sure)
+
+
+def is_best(first: Said, case: Case) -> bool:
+    """Whether a model may be sure of an answer, as `model.data.is_sure` has it."""
+    return first.verdict.target_right and first.verdict.target is not None and first.verdict.target <= case.best
 
 
 def print_answers(name: str, said: Sequence[Said]) -> None:

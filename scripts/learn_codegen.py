@@ -103,7 +103,7 @@ SMALLEST, LARGEST = 20_000, 120_000
 """Bytes of unoptimised bitcode."""
 SHOWN = 4, 8, 16, 24, 32
 """Changes of which is said what they reach."""
-_SECONDS = 10
+_SECONDS = 30
 """After which options do not suit a module."""
 
 

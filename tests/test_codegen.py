@@ -246,6 +246,23 @@ def test_changes_are_tried_by_what_is_quick_as_far_as_it_makes_the_same(more, tr
     assert (asked, quickly, made.text, made.untried) == (tried, by_quick, text, 0)
 
 
+def test_where_what_is_best_by_a_quick_trial_is_not_smaller_in_earnest_the_one_before_is_taken():
+    sizes = {"": 20, "x": 18, "xy": 13, "xyz": 19}
+    asked = []
+
+    def generate(_, options):
+        asked.append("".join(it[1] for it in options))
+        if asked[-1] == "xyzw":
+            raise ToolchainError("clang takes longer")
+        return object_of(sizes[asked[-1]])
+
+    def quick(_, options):
+        return object_of(19 - len(options))
+
+    made = smallest(generate, ["a"], ("-x",), ["-y", "-z", "-w"], quick=quick)
+    assert (asked, made.text, made.options) == (["", "x", "xyzw", "xyz", "xy"], 13, ("-x", "-y"))
+
+
 def object_of(size):
     """An object with so many bytes of text."""
     command = [find_clang(), "-c", "-x", "assembler", "-", "-o", "-"]

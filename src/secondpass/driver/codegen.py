@@ -27,6 +27,8 @@ from secondpass.llvm.module import Module
 _OUTLINER = "enable-machine-outliner"
 _NEARLY = 0.01
 """With sections for functions there are a few bytes more; what differs more is other code."""
+_CONFIRMED = 3
+"""Options that a quick trial found best, the last ones first, of which one is to make a smaller object in earnest."""
 _UNKNOWN = re.compile(r"Unknown command line argument '-+([^'=]+)")
 """What LLVM says of each option that it does not have."""
 Options = tuple[str, ...]
@@ -140,7 +142,8 @@ def smallest(
         is_over: whether the time is over; then nothing more is tried, but the first options on the best module.
         fits: whether an object can take the place of clang's; where none can, one that cannot is returned.
         quick: `generate` for less, which need not make quite the same: it tries the changes if the first object has
-            nearly as much text by it, and what is returned is made by `generate`.
+            nearly as much text by it. What is returned is made by `generate`, with the best options or, if these make
+            nothing smaller by it, with those before.
 
     Raises:
         ToolchainError: without options it fails too.
@@ -157,7 +160,10 @@ def smallest(
             others.begin(trials.module, trials.best.options)
             if math.isclose(others.best.text, trials.best.text, rel_tol=_NEARLY):
                 others.climb(waiting, is_over)
-                trials.run(others.module, others.best.options)
+                for found in reversed(others.kept[-_CONFIRMED:]):
+                    trials.run(trials.module, found)
+                    if trials.best.options == found:
+                        break
                 return replace(trials.best, untried=len(waiting))
     trials.climb(waiting, is_over)
     return replace(trials.best, untried=len(waiting))
@@ -168,6 +174,10 @@ class _Trials:
 
     Args:
         generate, left_out, fits: as `smallest` has them.
+
+    Attributes:
+        module, best: what the smallest one is of.
+        kept: the options of each that was smaller than all before, but for the first.
     """
 
     module: bytes
@@ -178,6 +188,7 @@ class _Trials:
     ) -> None:
         self._generate, self._fits = generate, fits
         self.left_out = set(left_out)
+        self.kept: list[Options] = []
         self._tried: set[tuple[bytes, frozenset[str]]] = set()
 
     def begin(self, module: bytes, options: Options) -> None:
@@ -207,6 +218,7 @@ class _Trials:
         else:
             if (rank := self._rank(made)) < self._least:
                 self.module, self.best, self._least = module, made, rank
+                self.kept.append(options)
 
     def _rank(self, made: Generated) -> tuple[bool, int]:
         return not self._fits(made.image), made.text

@@ -128,13 +128,15 @@ def smaller(
         given = set_by(options)
         patience: float | None = None
 
+        def allowed() -> float | None:
+            return None if patience is None else min(patience, max(_PATIENCE, started + longest - time.monotonic()))
+
         def generate(bitcode: bytes, chosen: Options) -> bytes:
             nonlocal patience
             module.write_bytes(bitcode)
             words = [*options, *words_of(chosen), "-Oz", *_LATEST, "-Qunused-arguments"]
             began = time.monotonic()
-            left = None if patience is None else min(patience, max(_PATIENCE, started + longest - began))
-            _run([*clang, *words, "-o", str(native), "-x", "ir", str(module)], left)
+            _run([*clang, *words, "-o", str(native), "-x", "ir", str(module)], allowed())
             if patience is None:  # without options, as it always begins
                 patience = max(_PATIENCE, _CLANGS * (time.monotonic() - began))
             return native.read_bytes()
@@ -142,7 +144,7 @@ def smaller(
         parsed = cache(Module.parse)
 
         def generate_here(bitcode: bytes, chosen: Options) -> bytes:
-            image = emitted(parsed(bitcode), (*given, *chosen), patience or _PATIENCE)
+            image = emitted(parsed(bitcode), (*given, *chosen), allowed())
             if image is None:
                 raise ToolchainError("LLVM makes no code with these options")
             return image

@@ -17,16 +17,16 @@ from secondpass.llvm.module import Module
 from secondpass.llvm.worker import die_with_parent
 
 
-def emitted(module: Module, options: Sequence[str], seconds: float) -> bytes | None:
+def emitted(module: Module, options: Sequence[str], seconds: float | None = None) -> bytes | None:
     """The object that a module becomes with options of LLVM's own, as they stand behind clang's `-mllvm`.
 
-    This process must have no other thread, and no native code of the module's target must have been made in it: LLVM
-    reads some options when it makes the code generator.
+    This process must have no other thread, and no native code must have been made in it: some options are read once,
+    for the first (`-regalloc`).
 
     Args:
         module: finished; it stays as it is.
         options: those that this LLVM does not have are passed over.
-        seconds: of wall time.
+        seconds: of wall time; None for no limit.
 
     Returns:
         None where LLVM fails, ends its process or takes longer.
@@ -38,18 +38,23 @@ def emitted(module: Module, options: Sequence[str], seconds: float) -> bytes | N
         _emit(theirs, module, options, seconds)
     os.close(theirs)
     with os.fdopen(ours, "rb") as pipe:
-        image = pipe.read()
-    _, status = os.waitpid(child, 0)
+        try:
+            image = pipe.read()
+        except BaseException:
+            os.kill(child, signal.SIGKILL)
+            raise
+        finally:
+            _, status = os.waitpid(child, 0)
     return image if not status else None
 
 
-def _emit(pipe: int, module: Module, options: Sequence[str], seconds: float) -> None:
+def _emit(pipe: int, module: Module, options: Sequence[str], seconds: float | None) -> None:
     """What the fork does; it does not return."""
     code = 1
     try:
         die_with_parent()
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_REAL, seconds)
+        signal.setitimer(signal.ITIMER_REAL, seconds or 0)  # 0 is none
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what LLVM says of options that do not go together
         module.library.set_options(options)

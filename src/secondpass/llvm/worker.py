@@ -70,7 +70,8 @@ def serve(
 ) -> None:
     """Fork and reap workers until the control socket closes; LLVM's own options are in force in all of them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    load().set_options(options)
+    if options:
+        load().set_options(options)
     load().vocabulary()  # what LLVM makes at its first use lies in the same place for all
     gc.freeze()  # forked workers share these pages
     last_words: dict[int, int] = {}

@@ -7,7 +7,7 @@ import os
 import statistics
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -199,7 +199,7 @@ def make_feedback(request: FeedbackRequest, progress: Progress | None = None) ->
         InputError: an option makes no sense, or `out` is in use.
         CorpusError: corpus or labels cannot be read, or were made with other versions.
         ModelError: the model cannot be read, or a split holds no labelled function.
-        EngineError: the form needs code, and the model writes none; or the model's process died.
+        EngineError: answers are to hold code, and the model writes none; or the model's process died.
     """
     if request.workers < 0 or (request.functions is not None and request.functions < 1):
         raise InputError("--functions must be positive, --workers not negative")
@@ -207,8 +207,8 @@ def make_feedback(request: FeedbackRequest, progress: Progress | None = None) ->
     if not 1 <= request.samples <= MOST_ANSWERS or not 0 <= request.temperature <= HOTTEST:
         raise InputError(f"--samples must be 1 to {MOST_ANSWERS}, --temperature 0 to {HOTTEST:g}")
     _check_answers(request.answers)
+    request = replace(request, code=request.code and request.form is not Form.FAST)
     with being_written(request.out):
-        code = request.code and request.form is not Form.FAST
         corpus = Corpus(request.corpus)
         labels = read_labels(request.labels, Objective.INSTRUCTIONS, corpus)
         if request.outcomes is not None:
@@ -216,7 +216,7 @@ def make_feedback(request: FeedbackRequest, progress: Progress | None = None) ->
         popular = popularity_in_training(corpus, labels)
         workers = request.workers or len(os.sched_getaffinity(0))
         answering = Answering(
-            request.model, request.samples, request.temperature, request.seed, request.form, workers, code=code
+            request.model, request.samples, request.temperature, request.seed, request.form, workers, request.code
         )
         tokenizer = answering.tokenizer
         begin(request.out, tokenizer)
@@ -229,7 +229,7 @@ def make_feedback(request: FeedbackRequest, progress: Progress | None = None) ->
             entries = [it for it in entries if labels[it.hash].gain or not request.improved][:most]
             every = read_labelled(corpus, entries, labels, Objective.INSTRUCTIONS, popular, request.answers)
             functions = [it for it in every if len(tokenizer.encode_prompt(it.prompt)) < request.context]
-            if code:
+            if request.code:
                 with Sandbox(0, LIST_SECONDS, reproducible=True) as sandbox:
                     functions = compile_targets(corpus, functions, sandbox, code=True)
             known = {it.function: it for it in functions}
@@ -239,7 +239,7 @@ def make_feedback(request: FeedbackRequest, progress: Progress | None = None) ->
                 for key, first, verdict in answering.on(corpus, functions, kept, told)
             )
             made.write(split, examples, too_long=len(every) - len(functions))
-        finished = made.finish("feedback", request.form, code, {**asdict(request), **dict.fromkeys(_PATHS)})
+        finished = made.finish("feedback", request.form, request.code, {**asdict(request), **dict.fromkeys(_PATHS)})
         kept.unlink()
         return finished
 
@@ -330,13 +330,15 @@ class _Writer:
     lengths: list[int] = field(default_factory=list[int])
 
     def write(self, split: Split, examples: Iterator[Example], too_long: int = 0) -> None:
-        """Write the examples that fit; so many more were seen to be too long before."""
+        """Write the examples that fit; so many functions more were seen to be too long before."""
         found = list(examples)
         fitting = [it for it in found if it.longest <= self.context]
-        every = len(found) + too_long
+        functions = {it.function for it in found}
         if not fitting:
+            every = len(functions) + too_long
             raise ModelError(f"none of {every} {split} functions fits {self.context} tokens; raise --context")
-        self.counts[split], self.left_out[split] = len(fitting), every - len(fitting)
+        self.counts[split] = len(fitting)
+        self.left_out[split] = len(functions - {it.function for it in fitting}) + too_long
         if split == "train":
             self.lengths = [len(it.context) for it in fitting]
         write_split(self.out, split, fitting)

@@ -236,7 +236,7 @@ def feedback_example(
     otherwise "Let me try again." and every target that leaves less than the answer did, or every one where none does.
 
     Args:
-        function: with its targets; with code where the form is not Fast.
+        function: with its targets; with code where the answer has some.
         first: ids of the answer, without the end marker.
         verdict: the compiler's, checked for the form.
         form: of the feedback.
