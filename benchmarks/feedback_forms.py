@@ -149,7 +149,8 @@ def main() -> int:
         found: dict[str, Told] = {}
         for told in answer_all("a model", models, cases, options.workers, lambda case: case.key):
             found[told.key] = told
-            progress("answers", len(found), len(cases))
+            if progress is not None:
+                progress("answers", len(found), len(cases))
     print(f"{len(cases)} functions of the split '{options.split}', of {options.longest} tokens at most")
     show(cases, [found[case.key] for case in cases], list(models.others))
     return 0
