@@ -34,14 +34,12 @@ from secondpass.errors import PromptTooLong, run_script
 from secondpass.evaluate.cases import Case, read_cases
 from secondpass.feedback import Verdict, check_all
 from secondpass.llvm.sandbox import Sandbox
+from secondpass.model.data import LIST_SECONDS, is_sure
 from secondpass.model.manifest import SHIPPED, Manifest
 from secondpass.progress import progress_bar
 from secondpass.prompt import Answer, Form, Objective, OptimizePrompt
 from secondpass.tuner.labels import read_labels
 from secondpass.workers import answer_all
-
-SECONDS = 60.0
-"""For one list on one function."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +85,7 @@ class Models:
             name: (Manifest.read(path).feedback_form, load_engine(path, threads=1))
             for name, path in self.others.items()
         }
-        return partial(told, first, others, Sandbox(1, SECONDS, reproducible=True))
+        return partial(told, first, others, Sandbox(1, LIST_SECONDS, reproducible=True))
 
 
 def told(first: Any, others: Mapping[str, tuple[Form, Any]], sandbox: Sandbox, case: Case) -> Told:
@@ -160,7 +158,7 @@ def show(cases: Sequence[Case], found: Sequence[Told], names: Sequence[str]) -> 
     """Print the tables."""
     oz, label = (np.array([getattr(case, name) for case in cases]) for name in ("oz", "best"))
     firsts = [it.first for it in found]
-    plain = np.minimum(oz, left(firsts, oz))
+    plain = left(firsts, oz)
     groups = np.arange(len(cases)), np.unique([case.project for case in cases], return_inverse=True)[1]
     print("\n| answer | alone | both | more, 95 % | by projects | better | worse alone | it is sure | rightly |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|---:|")
@@ -168,11 +166,11 @@ def show(cases: Sequence[Case], found: Sequence[Told], names: Sequence[str]) -> 
     reached: dict[str, NDArray[np.int64]] = {}
     for name in names:
         again = [it.seconds.get(name) for it in found]
-        alone = np.minimum(oz, left(again, oz))
+        alone = left(again, oz)
         reached[name] = both = np.minimum(plain, alone)
         more = " | ".join(between(plain - both, oz - label, it) for it in groups)
-        sure = [(it, case) for it, case in zip(found, cases, strict=True) if is_sure(it.seconds.get(name))]
-        rightly = [it for it, case in sure if is_best(it.first, case)]
+        sure = [(it, case) for it, case in zip(found, cases, strict=True) if says_so(it.seconds.get(name))]
+        rightly = [it for it, case in sure if is_sure(it.first.verdict, case.best)]
         worse = sum(1 for it, now, before in zip(again, alone, plain, strict=True) if it and now > before)
         print(
             f"| second, {name} | {share(alone, oz, label)} | {share(both, oz, label)} | {more} "
@@ -189,9 +187,9 @@ def show(cases: Sequence[Case], found: Sequence[Told], names: Sequence[str]) -> 
 
 
 def left(said: Sequence[Said | None], oz: NDArray[np.int64]) -> NDArray[np.int64]:
-    """What each answer leaves of its function; what -Oz does where it cannot be used or there was no room for one."""
+    """What each answer leaves of its function, -Oz at most."""
     reached = (it.verdict.target if it else None for it in said)
-    return np.array([other if it is None else it for it, other in zip(reached, oz.tolist(), strict=True)])
+    return np.array([other if it is None else min(it, other) for it, other in zip(reached, oz.tolist(), strict=True)])
 
 
 def share(reached: NDArray[np.int64], oz: NDArray[np.int64], label: NDArray[np.int64]) -> str:
@@ -204,14 +202,9 @@ def between(more: NDArray[np.int64], possible: NDArray[np.int64], groups: NDArra
     return "{:+.1%} to {:+.1%}".format(*interval(more, possible, groups))
 
 
-def is_sure(said: Said | None) -> bool:
+def says_so(said: Said | None) -> bool:
     """Whether an answer says that the one before was right."""
     return said is not None and isinstance(said.verdict.answer, Answer) and bool(said.verdict.answer.sure)
-
-
-def is_best(first: Said, case: Case) -> bool:
-    """Whether a model may be sure of an answer, as `model.data.is_sure` has it."""
-    return first.verdict.target_right and first.verdict.target is not None and first.verdict.target <= case.best
 
 
 def print_answers(name: str, said: Sequence[Said]) -> None:

@@ -14,7 +14,6 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence, Set
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import resources
@@ -148,25 +147,36 @@ def smallest(
     Raises:
         ToolchainError: without options it fails too.
     """
-    trials = _Trials(generate, left_out, fits)
-    trials.begin(modules[0], ())
+    trials = _Trials(generate, modules[0], (), left_out, fits)
     for number, module in enumerate(modules):
         if not (number and is_over()):
             trials.run(module, options)
     waiting = list(changes)
     if waiting and quick is not None and not is_over():
-        others = _Trials(quick, trials.left_out, fits)
-        with suppress(ToolchainError):
-            others.begin(trials.module, trials.best.options)
-            if math.isclose(others.best.text, trials.best.text, rel_tol=_NEARLY):
-                others.climb(waiting, is_over)
-                for found in reversed(others.kept[-_CONFIRMED:]):
-                    trials.run(trials.module, found)
-                    if trials.best.options == found:
-                        break
-                return replace(trials.best, untried=len(waiting))
+        for found in reversed(_found_quickly(quick, trials, waiting, is_over, fits)):
+            trials.run(trials.module, found)
+            if trials.best.options == found:
+                break
     trials.climb(waiting, is_over)
     return replace(trials.best, untried=len(waiting))
+
+
+def _found_quickly(
+    quick: Callable[[bytes, Options], bytes],
+    trials: _Trials,
+    waiting: list[str],
+    is_over: Callable[[], bool],
+    fits: Callable[[bytes], bool],
+) -> list[Options]:
+    """The last options that quick trials of changes found best; where they make other code, none, and none is tried."""
+    try:
+        others = _Trials(quick, trials.module, trials.best.options, trials.left_out, fits)
+    except ToolchainError:
+        return []
+    if not math.isclose(others.best.text, trials.best.text, rel_tol=_NEARLY):
+        return []
+    others.climb(waiting, is_over)
+    return others.kept[-_CONFIRMED:]
 
 
 class _Trials:
@@ -174,27 +184,26 @@ class _Trials:
 
     Args:
         generate, left_out, fits: as `smallest` has them.
+        module, options: of the first object.
 
     Attributes:
         module, best: what the smallest one is of.
         kept: the options of each that was smaller than all before, but for the first.
     """
 
-    module: bytes
-    best: Generated
-
     def __init__(
-        self, generate: Callable[[bytes, Options], bytes], left_out: Set[str], fits: Callable[[bytes], bool]
+        self,
+        generate: Callable[[bytes, Options], bytes],
+        module: bytes,
+        options: Options,
+        left_out: Set[str],
+        fits: Callable[[bytes], bool],
     ) -> None:
         self._generate, self._fits = generate, fits
         self.left_out = set(left_out)
         self.kept: list[Options] = []
-        self._tried: set[tuple[bytes, frozenset[str]]] = set()
-
-    def begin(self, module: bytes, options: Options) -> None:
-        """Make the first object."""
-        self._tried.add((module, frozenset(options)))
-        self.module, self.best = module, Generated(self._generate(module, options), options)
+        self._tried = {(module, frozenset(options))}
+        self.module, self.best = module, Generated(generate(module, options), options)
         self._least = self._rank(self.best)
 
     def climb(self, waiting: list[str], is_over: Callable[[], bool]) -> None:

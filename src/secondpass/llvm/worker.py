@@ -344,6 +344,7 @@ def _line(error: LLVMError) -> str:
 
 if __name__ == "__main__":
     fd, seconds, memory, fixed, *options = sys.argv[1:]
-    if int(fixed):
+    reproducible = fixed == "1"
+    if reproducible:
         _take_random_addresses()
-    serve(socket.socket(fileno=int(fd)), float(seconds), int(memory), options, reproducible=bool(int(fixed)))
+    serve(socket.socket(fileno=int(fd)), float(seconds), int(memory), options, reproducible=reproducible)

@@ -245,7 +245,7 @@ def feedback_example(
     prompt = tokenizer.encode_prompt(function.prompt)
     said = (*first, *tokenizer.encode_feedback(verdict.feedback(form)))
     answer = verdict.answer
-    if is_sure(function, verdict) and isinstance(answer, Answer):
+    if is_sure(verdict, function.best.count) and isinstance(answer, Answer):
         code = None if answer.code is None else verdict.compiled
         again = replace(answer, source=function.source, sure=True, code=code)
         return _example(function, tokenizer, prompt, said, [again], [1.0])
@@ -256,9 +256,9 @@ def feedback_example(
     return _example(function, tokenizer, prompt, said, answers, [it.share / total for it in better])
 
 
-def is_sure(function: Labelled, verdict: Verdict) -> bool:
+def is_sure(verdict: Verdict, best: int) -> bool:
     """Whether a model may be sure of an answer: it foresaw the count, and no list is known to reach a smaller one."""
-    return verdict.target_right and verdict.target is not None and verdict.target <= function.best.count
+    return verdict.target_right and verdict.target is not None and verdict.target <= best
 
 
 def _example(
