@@ -8,14 +8,16 @@ Every program is compiled by the bundled clang at -Oz, and by us: as `optimize` 
 of the model and with lists drawn from the coreset and the winners of the tuner, each function with its own; and
 through lists for the whole program: some of those, some random, and with `--each` every word of the vocabulary
 on the unoptimised code, after `sroa`, before and after -Oz. What `optimize` makes is built with the
-options of code generation that `secondpass cc` begins with, and with others that it may come to. Every second program
-has debug information. Programs and lists come from the seed. Each difference is written down with its program, list and
-the shortest list that still shows it. Needs Debian's `csmith`, `libcsmith-dev` and a linker.
+options of code generation that `secondpass cc` begins with, and with others that it may come to, each function with
+attributes drawn from those it may get. Every second program has debug information. Programs and lists come from the
+seed. Each difference is written down with its program, list and the shortest list that still shows it.
+Needs Debian's `csmith`, `libcsmith-dev` and a linker.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import random
@@ -23,9 +25,10 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial, reduce
+from functools import reduce
 from pathlib import Path
 
+from secondpass.driver.attributes import free, variations
 from secondpass.driver.codegen import Options, changed, changes, first, words_of
 from secondpass.engines.onnx import OnnxEngine
 from secondpass.errors import run_script
@@ -46,6 +49,8 @@ KNOWLEDGE = Path(__file__).parent.parent / "src" / "secondpass" / "tuner" / "kno
 RUN_SECONDS, BUILD_SECONDS = 5, 120
 _SETS = 7
 """Of changed options of code generation, a program."""
+Build = tuple[bytes, Options]
+"""A module, and the options of code generation that it is built with."""
 CSMITH = "csmith --max-funcs 5 --max-block-depth 3 --max-block-size 4 --no-volatiles".split()
 
 
@@ -78,12 +83,12 @@ def main() -> int:
                 objective=objective,
                 coreset=rng.sample(known[objective], options.winners),
             )
-            sets = [(), *codegen_sets(rng)]
-            ran += len(sets)
-            for codegen in differing_sets(program, ours.bitcode, sets, pool):
+            builds = [(ours.bitcode, ()), *codegen_builds(ours.bitcode, rng)]
+            ran += len(builds)
+            for codegen in differing(program, builds, pool):
                 differences += 1
                 lists = [(it.name, str(it.passes)) for it in ours.functions]
-                print(f"program {program.seed}, as a whole, {' '.join(codegen)}: {lists}", flush=True)
+                print(f"program {program.seed}, as a whole, {codegen}: {lists}", flush=True)
             drawn = rng.sample(known[objective], options.winners)
             lists = [*drawn, *lists_for(rng, options.lists), *(every_word() if options.each else ())]
             job = Job(program.bitcode, tuple(map(str, lists)), keep=True)
@@ -109,11 +114,11 @@ def differing_codegen(folder: Path, seed: int, programs: int) -> int:
             with Module.parse(program.bitcode) as module:
                 module.run(OZ)
                 bitcode = module.to_bitcode()
-            sets = codegen_sets(random.Random(program.seed))
-            ran += len(sets)
-            for codegen in differing_sets(program, bitcode, sets, pool):
+            builds = codegen_builds(bitcode, random.Random(program.seed))
+            ran += len(builds)
+            for codegen in differing(program, builds, pool):
                 differences += 1
-                print(f"program {program.seed}, -Oz with {' '.join(codegen)}", flush=True)
+                print(f"program {program.seed}, -Oz with {codegen}", flush=True)
             done += 1
             print(f"{done} programs, {ran} builds, {differences} differ", flush=True)
     return differences
@@ -129,18 +134,31 @@ def usable_programs(folder: Path, seed: int, count: int) -> Iterator[tuple[int, 
             print(f"program {program.seed} does not end, or prints nothing: left out", flush=True)
 
 
-def codegen_sets(rng: random.Random) -> list[Options]:
-    """The options that a build begins with, and some that it may come to from there."""
+def codegen_builds(bitcode: bytes, rng: random.Random) -> list[Build]:
+    """A module with the options that a build begins with, and with some that it may come to from there, its functions
+    with attributes that they may get.
+    """
     drawn = (rng.sample(changes(), rng.randint(1, len(changes()) // 2)) for _ in range(_SETS))
-    return [first(), *(reduce(changed, some, first()) for some in drawn)]
+    return [(bitcode, first()), *((varied(bitcode, rng), reduce(changed, some, first())) for some in drawn)]
 
 
-def differing_sets(
-    program: Program, bitcode: bytes, sets: Sequence[Options], pool: ThreadPoolExecutor
-) -> list[Options]:
-    """The sets of options with which a program built from this bitcode prints something else."""
-    agreements = pool.map(partial(program.agrees, bitcode), sets)
-    return [codegen for codegen, agrees in zip(sets, agreements) if not agrees]
+def varied(bitcode: bytes, rng: random.Random) -> bytes:
+    """A module whose functions have one variation of their attributes each, or none."""
+    with Module.parse(bitcode) as module:
+        for name in sorted(free(module)):
+            if variation := rng.choice([None, *variations()]):
+                variation.change(module, {name})
+        return module.to_bitcode()
+
+
+def differing(program: Program, builds: Sequence[Build], pool: ThreadPoolExecutor) -> list[str]:
+    """Those of which a program prints something else: their options, and the file in which the module is kept."""
+    agreements = pool.map(lambda it: program.agrees(*it), builds)
+    return [
+        f"{' '.join(options)} ({program.keep(bitcode)})"
+        for (bitcode, options), agrees in zip(builds, agreements)
+        if not agrees
+    ]
 
 
 def winners(objective: Objective) -> list[PassList]:
@@ -188,6 +206,12 @@ class Program:
         finally:
             module.unlink()
             program.unlink(missing_ok=True)
+
+    def keep(self, bitcode: bytes) -> Path:
+        """Write a module down, to be looked at."""
+        path = self._folder / f"{self.seed}-{hashlib.sha256(bitcode).hexdigest()[:8]}.bc"
+        path.write_bytes(bitcode)
+        return path
 
 
 def output_of(program: Path) -> bytes | None:

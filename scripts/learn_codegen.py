@@ -1,12 +1,15 @@
-"""The options of code generation that ship: what makes modules of training projects smaller.
+"""The options and attributes of code generation that ship: what makes modules of training projects smaller.
 
     python scripts/learn_codegen.py --corpus build/corpus [--modules 80]
+    python scripts/learn_codegen.py --corpus build/corpus --attributes    # these alone; the options stay
 
 Takes modules of training projects, drawn by chance, optimised by clang -Oz. Finds the set of options that makes most of
 them smaller, one option more or less at a time; then the order in which single options are worth a change in each
 module's own set. Writes both to `src/secondpass/driver/codegen.json` (`driver.codegen`), and prints what they reach
-after so many changes; then the same for modules of the validation projects, which nothing was chosen on. A quarter of
-an hour of two cores.
+after so many changes. Then the variations of functions' attributes that help most with the first options in force, each
+function having the one that suits it; writes those that are worth a code generation to `attributes.json`
+(`driver.attributes`). Prints all of it again for modules of the validation projects, which nothing was chosen on. A
+quarter of an hour of two cores, five minutes for attributes alone.
 """
 
 from __future__ import annotations
@@ -19,12 +22,15 @@ import random
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from secondpass.corpus.store import Corpus, Split
+from secondpass.driver import codegen
+from secondpass.driver.attributes import Variation, free
 from secondpass.driver.codegen import Options, changed
 from secondpass.errors import run_script
 from secondpass.llvm import objects
@@ -33,7 +39,7 @@ from secondpass.llvm.library import load
 from secondpass.llvm.module import Module
 from secondpass.llvm.toolchain import find_clang
 
-TARGET = Path(__file__).parent.parent / "src" / "secondpass" / "driver" / "codegen.json"
+DRIVER = Path(__file__).parent.parent / "src" / "secondpass" / "driver"
 POOL = (
     "-enable-machine-outliner=always",
     "-outliner-benefit-threshold=2",
@@ -99,6 +105,18 @@ POOL = (
 )
 """What made some of fifty modules smaller, alone or in the best set for it, of the 1,200 switches and the settings of
 clang's back end; without those that change what an ABI promises, are marked as unfinished, or do nothing but debug."""
+PROCESSORS = "atom", "core2", "haswell", "i386", "silvermont", "znver2"
+"""For whose sake instructions are chosen and put in order: one of each kind of those that differ at -Oz. All that is
+chosen is of x86-64's first version."""
+VARIATIONS = [
+    Variation(frame, processor, without)
+    for without in ((), ("minsize",), ("minsize", "optsize"))
+    for frame in (False, True)
+    for processor in ("", *PROCESSORS)
+][1:]
+"""The first is no change."""
+WORTH = 0.0004
+"""What a variation has to take off the text, as a share: a change of options takes as much when twenty are done."""
 SMALLEST, LARGEST = 20_000, 120_000
 """Bytes of unoptimised bitcode."""
 SHOWN = 4, 8, 16, 24, 32
@@ -144,6 +162,10 @@ class Modules:
         self._known.update(zip(new, self._pool.imap(text_of, new)))
         return [self._known[it] for it in asked]
 
+    def varied(self, options: Options, variations: Sequence[Variation]) -> list[Varied]:
+        """Each module with options, and with each variation of all functions."""
+        return self._pool.map(partial(varied, options=options, variations=variations), self.paths)
+
     def _optimised(self, numbered: tuple[int, Path]) -> Path | None:
         number, path = numbered
         made = self._folder / f"{number}.bc"
@@ -159,26 +181,59 @@ def text_of(asked: tuple[Path, frozenset[str]]) -> int:
     return objects.text_size(image) if image else 0
 
 
+@dataclass(frozen=True, slots=True)
+class Varied:
+    """A module's text, and what each function takes of it: with its own attributes first, then with each variation."""
+
+    text: int
+    functions: list[Mapping[str, int]]
+
+    def text_with(self, some: Iterable[int]) -> int:
+        """The text where each function has what suits it of its own attributes and some variations, by number."""
+        own, *others = self.functions
+        least = {name: min([size, *(others[it].get(name, size) for it in some)]) for name, size in own.items()}
+        return self.text - sum(own.values()) + sum(least.values())
+
+
+def varied(path: Path, options: Options, variations: Sequence[Variation]) -> Varied:
+    """A module with options and with variations."""
+    with Module.parse(path.read_bytes()) as module:
+        images = [emitted(module, options, _SECONDS)]
+        for it in variations:
+            with module.clone() as changed:
+                it.change(changed, free(module))
+                images.append(emitted(changed, options, _SECONDS))
+    text = objects.text_size(images[0]) if images[0] else 0
+    return Varied(text, [objects.text_sizes(it) if it else {} for it in images])
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--modules", type=int, default=80)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--attributes", action="store_true", help="learn attributes alone")
     options = parser.parse_args()
     corpus = Corpus(options.corpus)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         modules = Modules(modules_of(corpus, options.corpus, "train", options.modules, options.seed), folder)
         print(f"{len(modules.paths)} modules of training projects")
-        first = chosen(modules)
-        order = ordered(modules, first)
-        TARGET.write_text(json.dumps({"first": first, "changes": order}, indent=1) + "\n")
-        show(modules, first, order)
+        first, order = codegen.first(), codegen.changes()
+        if not options.attributes:
+            first = chosen(modules)
+            order = ordered(modules, first)
+            (DRIVER / "codegen.json").write_text(json.dumps({"first": first, "changes": order}, indent=1) + "\n")
+            show(modules, first, order)
+        suiting = helpful(modules, first)
+        (DRIVER / "attributes.json").write_text(json.dumps([asdict(it) for it in suiting], indent=1) + "\n")
         (folder / "held-out").mkdir()
         held_out = modules_of(corpus, options.corpus, "validation", options.modules, options.seed)
         others = Modules(held_out, folder / "held-out")
         print(f"{len(others.paths)} modules of validation projects")
-        show(others, first, order)
+        if not options.attributes:
+            show(others, first, order)
+        show_variations(others.varied(first, suiting), suiting)
     return 0
 
 
@@ -225,6 +280,33 @@ def ordered(modules: Modules, first: Options) -> list[str]:
             order.append(option)
             own = made
     return order
+
+
+def helpful(modules: Modules, first: Options) -> list[Variation]:
+    """The variations that are worth a code generation, each by what it takes off behind those before."""
+    made = modules.varied(first, VARIATIONS)
+    found: list[int] = []
+    while len(found) < len(VARIATIONS):
+        best = min(range(len(VARIATIONS)), key=lambda it: ratio_of(made, [*found, it]))
+        if ratio_of(made, [*found, best]) > ratio_of(made, found) * (1 - WORTH):
+            break
+        found.append(best)
+    suiting = [VARIATIONS[it] for it in found]
+    show_variations(
+        [Varied(it.text, [it.functions[0], *(it.functions[1 + at] for at in found)]) for it in made], suiting
+    )
+    return suiting
+
+
+def ratio_of(made: Sequence[Varied], some: Sequence[int]) -> float:
+    """The geometric mean of texts with some variations against those with none."""
+    return math.exp(sum(math.log(it.text_with(some) / it.text) for it in made) / len(made))
+
+
+def show_variations(made: Sequence[Varied], variations: Sequence[Variation]) -> None:
+    """What so many variations reach."""
+    for number, it in enumerate(variations):
+        print(f"  {ratio_of(made, range(number + 1)) - 1:+.2%} {it}", flush=True)
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,12 +123,13 @@ def smallest(
     is_over: Callable[[], bool] = lambda: False,
     fits: Callable[[bytes], bool] = lambda _: True,
     quick: Callable[[bytes, Options], bytes] | None = None,
+    suit: Callable[[bytes, Options], bytes] = lambda module, _: module,
 ) -> Generated:
     """Generate code without options and with some, then with one more or less of them, for the least text.
 
     What is smallest without options need not be so with them: of two modules of one file the one that was 17 bytes
     larger became 947 bytes smaller than the other (docs/experiments.md). So all are tried with the first options, and
-    the changes on the one that is smallest then.
+    the changes on the one that is smallest then, whose functions have got the attributes that suit them before.
 
     Args:
         generate: makes an object of a module with options; raises UnknownOptionsError where the compiler does not have
@@ -143,6 +144,8 @@ def smallest(
         quick: `generate` for less, which need not make quite the same: it tries the changes if the first object has
             nearly as much text by it. What is returned is made by `generate`, with the best options or, if these make
             nothing smaller by it, with those before.
+        suit: makes of a module one whose functions have the attributes that suit them with these options
+            (`driver.attributes`).
 
     Raises:
         ToolchainError: without options it fails too.
@@ -151,6 +154,8 @@ def smallest(
     for number, module in enumerate(modules):
         if not (number and is_over()):
             trials.run(module, options)
+    if not is_over():
+        trials.run(suit(trials.module, trials.best.options), trials.best.options)
     waiting = list(changes)
     if waiting and quick is not None and not is_over():
         for found in reversed(_found_quickly(quick, trials, waiting, is_over, fits)):
@@ -214,7 +219,7 @@ class _Trials:
     def run(self, module: bytes, options: Options) -> None:
         """Make an object with options; without those that this compiler does not have."""
         options = _without(options, self.left_out)
-        if not options or (module, frozenset(options)) in self._tried:
+        if (module, frozenset(options)) in self._tried:
             return
         self._tried.add((module, frozenset(options)))
         try:

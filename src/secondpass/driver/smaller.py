@@ -6,7 +6,7 @@ import multiprocessing
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -14,6 +14,7 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from secondpass.driver.attributes import suited
 from secondpass.driver.codegen import (
     Options,
     changes,
@@ -149,6 +150,13 @@ def smaller(
                 raise ToolchainError("LLVM makes no code with these options")
             return image
 
+        def suit(bitcode: bytes, chosen: Options) -> bytes:
+            def text_sizes(module: Module) -> Mapping[str, int] | None:
+                image = emitted(module, (*given, *chosen), allowed())
+                return None if image is None else objects.text_sizes(image)
+
+            return suited(parsed(bitcode), text_sizes) or bitcode
+
         modules = [result.bitcode, *result.runners_up]
         if codegen:
             left_out = names_of(given)
@@ -157,7 +165,7 @@ def smaller(
             for bitcode in modules:
                 left_out |= unsuitable(parsed(bitcode), placed=placed)
             wanted = islice(cycle(changes()), asked.changes)
-            made = smallest(generate, modules, first(), wanted, left_out, is_over, fits, generate_here)
+            made = smallest(generate, modules, first(), wanted, left_out, is_over, fits, generate_here, suit)
         else:
             made = smallest(generate, modules, fits=fits)
         notes = [result.note] if result.note else []

@@ -1,4 +1,7 @@
-"""ELF objects: their sections and functions. Layout: System V gABI, chapters 4 (sections, symbols)."""
+"""ELF objects: their sections and functions.
+
+Layout: System V gABI, chapter 4 (sections, symbols); LSB 5.0 Core, chapter 10.6 (unwind tables).
+"""
 
 from __future__ import annotations
 
@@ -50,6 +53,32 @@ def function_sizes(image: bytes) -> dict[str, int]:
     return {it.name: it.size for it in _symbols(image) if it.kind == _STT_FUNC and it.size}
 
 
+def unwind_sizes(image: bytes) -> dict[str, int]:
+    """The bytes of the entry of every function that has one in `.eh_frame`, by name."""
+    _, order = _form(image)
+    headers, names = _headers(image)
+    symbols = list(_symbols(image))
+    functions: dict[tuple[int, int], list[str]] = {}
+    for it in symbols:
+        if it.kind == _STT_FUNC:
+            functions.setdefault((it.section, it.value), []).append(it.name)
+    found: dict[str, int] = {}
+    for index, it in enumerate(headers):
+        if it.kind == _SHT_NOBITS or _string(image, headers[names].offset + it.name) != b".eh_frame":
+            continue
+        targets = dict(_targets(image, headers, index, symbols))
+        at = 0
+        while at < it.size:
+            length, common = struct.unpack_from(order + "II", image, it.offset + at)
+            if length in (0, 0xFFFF_FFFF):  # the end; or more than 4 GB
+                break
+            if common:  # else it is what entries have in common
+                for name in functions.get(targets.get(at + 8, (0, 0)), ()):
+                    found[name] = found.get(name, 0) + length + 4
+            at += length + 4
+    return found
+
+
 def undefined(image: bytes) -> set[str]:
     """The symbols that are defined elsewhere."""
     return {it.name for it in _symbols(image) if not it.section and it.name}
@@ -60,6 +89,7 @@ class _Symbol:
     name: str
     kind: int
     section: int
+    value: int
     size: int
 
 
@@ -70,11 +100,28 @@ def _symbols(image: bytes) -> Iterator[_Symbol]:
         strings = headers[table.link]
         for at in range(table.offset, table.offset + table.size, 24 if wide else 16):
             if wide:
-                name, info, _other, section, _value, size = struct.unpack_from(order + "IBBHQQ", image, at)
+                name, info, _other, section, value, size = struct.unpack_from(order + "IBBHQQ", image, at)
             else:
-                name, _value, size, info, _other, section = struct.unpack_from(order + "IIIBBH", image, at)
+                name, value, size, info, _other, section = struct.unpack_from(order + "IIIBBH", image, at)
             text = _string(image, strings.offset + name).decode("utf-8", "replace")
-            yield _Symbol(text, info & 0xF, section, size)
+            yield _Symbol(text, info & 0xF, section, value, size)
+
+
+def _targets(
+    image: bytes, headers: list[_Header], section: int, symbols: list[_Symbol]
+) -> Iterator[tuple[int, tuple[int, int]]]:
+    """What the relocations of a section point at: their offset; the target's section, and its place there."""
+    wide, order = _form(image)
+    for table in (it for it in headers if it.kind in (_SHT_RELA, _SHT_REL) and it.info == section):
+        layout = order + ("QQ" if wide else "II") + ("" if table.kind == _SHT_REL else "q" if wide else "i")
+        for at in range(table.offset, table.offset + table.size, struct.calcsize(layout)):
+            offset, info, *rest = struct.unpack_from(layout, image, at)
+            number: int = info >> (32 if wide else 8)
+            if number < len(symbols):  # MIPS of 64 bits has another layout
+                symbol = symbols[number]
+                within = headers[section].offset + offset
+                addend = rest[0] if rest else struct.unpack_from(order + "i", image, within)[0]
+                yield offset, (symbol.section, symbol.value + addend)
 
 
 def _section(header: _Header, name: bytes) -> Section:

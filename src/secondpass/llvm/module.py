@@ -13,7 +13,7 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, Self
@@ -190,7 +190,11 @@ class Module:
 
     def has_attribute(self, name: str) -> bool:
         """Whether any defined function carries an attribute, such as `alwaysinline`."""
-        return any(self._has(function, name.encode()) for function in self._defined())
+        return bool(self.with_attribute(name))
+
+    def with_attribute(self, name: str) -> set[str]:
+        """The names of the defined functions that carry an attribute."""
+        return {self._name(function) for function in self._defined() if self._has(function, name.encode())}
 
     @property
     def may_be_outlined(self) -> bool:
@@ -329,6 +333,26 @@ class Module:
             for attribute in _SIZE_ATTRIBUTES:
                 made = self._api.LLVMCreateEnumAttribute(self._context.handle, self._attribute_kind(attribute), 0)
                 self._api.LLVMAddAttributeAtIndex(function, capi.FUNCTION_INDEX, made)
+
+    def mark(self, names: Collection[str], values: Mapping[str, str], without: Collection[str] = ()) -> None:
+        """Give functions attributes, and take others from them.
+
+        Args:
+            names: of the functions.
+            values: by the attributes' names; a function that has another value gets this one.
+            without: attributes without a value, such as `minsize`.
+        """
+        api = self._api
+        made = [
+            api.LLVMCreateStringAttribute(self._context.handle, name.encode(), len(name), value.encode(), len(value))
+            for name, value in values.items()
+        ]
+        kinds = [self._attribute_kind(it.encode()) for it in without]
+        for function in (it for it in self._defined() if self._name(it) in names):
+            for attribute in made:
+                api.LLVMAddAttributeAtIndex(function, capi.FUNCTION_INDEX, attribute)
+            for kind in kinds:
+                api.LLVMRemoveEnumAttributeAtIndex(function, capi.FUNCTION_INDEX, kind)
 
     def keep_own_library(self) -> bool:
         """Forbid passes to put in calls of library functions that this module has itself; whether there are any.

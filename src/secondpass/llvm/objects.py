@@ -99,6 +99,16 @@ def function_sizes(image: bytes) -> Mapping[str, int]:
     return (wasm if _is_wasm(image) else elf).function_sizes(image)
 
 
+def text_sizes(image: bytes) -> Mapping[str, int]:
+    """What every function takes of an object's text, by name: its bytes, and in ELF those of its entry in `.eh_frame`.
+
+    Raises:
+        LLVMError: the image is of no format that is known.
+    """
+    unwind = {} if _is_wasm(image) else elf.unwind_sizes(image)
+    return {name: size + unwind.get(name, 0) for name, size in function_sizes(image).items()}
+
+
 def undefined(image: bytes) -> Set[str]:
     """What an object asks the linker for: in WebAssembly its functions.
 

@@ -1,0 +1,141 @@
+"""Attributes of functions: each takes what suits it, and no program does anything else for it."""
+
+import random
+import re
+import subprocess
+from functools import partial
+
+import pytest
+from compiling import CODEC, clang, find_tool, linked_output, needs_linker, unoptimised, unoptimised_text
+
+from secondpass.driver import attributes
+from secondpass.driver.attributes import free, suited, variations
+from secondpass.driver.smaller import smaller
+from secondpass.llvm import objects
+from secondpass.llvm.module import Module
+
+LIBRARIES = "-stdlib=libstdc++", "-unwindlib=libgcc", "-rtlib=libgcc", "-lstdc++"
+THROWS = r"""
+#include <cstdio>
+struct Counted { int &n; ~Counted() { n++; } };
+__attribute__((noinline)) int deep(int n, int &ended) {
+    Counted it{ended};
+    volatile int kept[20] = {n};
+    if (n == 0) throw 7;
+    return deep(n - 1, ended) + kept[0];
+}
+__attribute__((noinline)) int caught(int a, int b, int c, int d, int e, int f, int g, int n) {
+    int ended = 0;
+    try { return deep(n, ended) + a * b * c; } catch (int it) { return it + ended + a + b + c + d + e + f + g; }
+}
+int main(int argc, char **) {
+    for (int n = 0; n < 5; n++) std::printf("%d\n", caught(n, 2, 3, 4, 5, argc, 7, n));
+}
+"""
+
+
+@pytest.fixture
+def codec():
+    with Module.parse(unoptimised(CODEC)) as module:
+        module.run_oz()
+        yield module
+
+
+def text_sizes(module):
+    return objects.text_sizes(module.emit("obj"))
+
+
+@pytest.mark.parametrize("flags", [[], ["-m32"], ["-ffunction-sections"], ["-g"]])
+def test_a_function_counts_with_its_entry_in_the_unwind_table(tmp_path, flags):
+    source, made = tmp_path / "a.cpp", tmp_path / "a.o"
+    source.write_text(
+        "int g(int); struct A { ~A(); }; static int s(int);\n"
+        "int h(int k) { A a; try { return g(k) + s(k) + s(k + 1); } catch (int) { return 2; } }\n"
+        "__attribute__((noinline)) static int s(int a) { return g(a) * 3; }\n"
+        "__attribute__((nothrow)) int t(int a) { return a; }\n"
+    )
+    made.write_bytes(clang("-Oz", *flags, "-c", "-o", "-", source))
+    tool = [find_tool("llvm-objdump"), "--dwarf=frames", made]
+    said = subprocess.run(tool, capture_output=True, text=True, check=True).stdout
+    lengths = [4 + int(it, 16) for it in re.findall(r"^\w+ (\w+) \w+ FDE", said, re.MULTILINE)]
+    image = made.read_bytes()
+    sizes = objects.function_sizes(image)
+    unwind = {name: size - sizes[name] for name, size in objects.text_sizes(image).items()}
+    assert sorted(unwind.values()) == sorted(lengths) and len(lengths) == 3
+    assert unwind["_Z1hi"] == max(lengths)  # it alone has a landing pad
+
+
+def test_each_function_gets_the_variation_that_suits_it(codec):
+    chosen = suited(codec, text_sizes)
+    assert chosen is not None
+    with Module.parse(chosen) as module:
+        best, image = text_sizes(module), module.emit("obj")
+    for variation in (None, *variations()):
+        with codec.clone() as changed:
+            if variation:
+                variation.change(changed, free(codec))
+            sizes = text_sizes(changed)
+            assert all(best[name] <= size for name, size in sizes.items())
+            assert objects.text_size(image) < objects.text_size(changed.emit("obj"))
+
+
+def test_where_no_function_is_better_off_nothing_changes(codec):
+    before = codec.fingerprint()
+    assert suited(codec, lambda _: {it.name: 10 for it in codec.functions()}) is None
+    assert suited(codec, lambda _: None) is None
+    assert codec.fingerprint() == before
+    of_codec = iter([{"crc32": 10, "gone": 10}, *[{"crc32": 11, "new": 1}] * len(variations())])
+    assert suited(codec, lambda _: next(of_codec)) is None
+
+
+def test_what_is_for_one_machine_is_tried_on_no_other():
+    arm = unoptimised_text("int f(int *x) { return *x; }", "--target=aarch64-linux-gnu")
+    tried = []
+    with Module.parse(arm) as module:
+        suited(module, lambda it: tried.append(it.to_text()) or {"f": 10})
+    general = variations("aarch64-unknown-linux-gnu")
+    assert len(tried) == 1 + len(general) <= 1 + len(variations()) and len(general) > 1
+    assert not any('"tune-cpu"' in it for it in tried) and any('"frame-pointer"="all"' in it for it in tried)
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ('int f(int x) { __asm__ volatile("" : : : "rbp"); return x; } int g(void) { return 1; }', {"g"}),
+        ('__attribute__((naked)) void f(void) { __asm__("ret"); } int g(void) { return 1; }', {"g"}),
+        ("__attribute__((optnone, noinline)) int f(void) { return 1; } int asm_(void) { return f(); }", {"asm_"}),
+        ("void *b[5]; int f(int x) { return __builtin_setjmp(b) ? x : 0; } int g(void) { return 1; }", set()),
+    ],
+)
+def test_functions_that_may_count_on_their_frame_are_left_alone(source, names):
+    with Module.parse(unoptimised_text(source)) as module:
+        assert free(module) == names
+
+
+@needs_linker
+@pytest.mark.parametrize("seed", range(3))
+def test_exceptions_pass_through_frames_of_all_kinds(tmp_path, seed):
+    source = tmp_path / "a.cpp"
+    source.write_text(THROWS)
+    expected = linked_output(tmp_path, "-Oz", source, *LIBRARIES)
+    assert len(expected.split()) == 5
+    rng = random.Random(seed)
+    with Module.parse(clang("-Oz", "-stdlib=libstdc++", "-c", "-emit-llvm", "-o", "-", source)) as module:
+        for name in sorted(free(module)):
+            rng.choice(variations()).change(module, {name})
+        (tmp_path / "a.o").write_bytes(module.emit("obj"))
+    assert linked_output(tmp_path, tmp_path / "a.o", *LIBRARIES) == expected
+
+
+def test_a_file_is_smaller_for_it(tmp_path, monkeypatch):
+    work = partial(smaller, [str(find_tool("clang"))], [], str(CODEC), "c", "-Oz", 0, tmp_path, 0.5, codegen=True)
+    made = work()
+    monkeypatch.setattr(attributes, "variations", lambda _: ())
+    assert objects.text_size(made.image) < objects.text_size(work().image) * 0.99
+
+
+def test_the_variations_that_ship_hold_for_every_processor_and_machine():
+    assert len(set(variations())) == len(variations()) > 2
+    assert all(set(it.without) <= {"minsize", "optsize"} for it in variations())
+    assert any(it.processor for it in variations())
+    assert not any(it.processor for it in variations("riscv64"))
