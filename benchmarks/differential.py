@@ -146,7 +146,7 @@ def varied(bitcode: bytes, rng: random.Random) -> bytes:
     """A module whose functions have one variation of their attributes each, or none."""
     with Module.parse(bitcode) as module:
         for name in sorted(free(module)):
-            if variation := rng.choice([None, *variations()]):
+            if variation := rng.choice([None, *variations(module.triple)]):
                 variation.change(module, {name})
         return module.to_bitcode()
 

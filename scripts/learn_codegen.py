@@ -164,7 +164,8 @@ class Modules:
 
     def varied(self, options: Options, variations: Sequence[Variation]) -> list[Varied]:
         """Each module with options, and with each variation of all functions."""
-        return self._pool.map(partial(varied, options=options, variations=variations), self.paths)
+        made = self._pool.map(partial(varied, options=options, variations=variations), self.paths)
+        return [it for it in made if it.text]
 
     def _optimised(self, numbered: tuple[int, Path]) -> Path | None:
         number, path = numbered
@@ -196,15 +197,17 @@ class Varied:
 
 
 def varied(path: Path, options: Options, variations: Sequence[Variation]) -> Varied:
-    """A module with options and with variations."""
+    """A module with options and with variations; without text where LLVM does not take the options."""
     with Module.parse(path.read_bytes()) as module:
+        names = free(module)  # no second names of functions
         images = [emitted(module, options, _SECONDS)]
         for it in variations:
             with module.clone() as changed:
-                it.change(changed, free(module))
+                it.change(changed, names)
                 images.append(emitted(changed, options, _SECONDS))
     text = objects.text_size(images[0]) if images[0] else 0
-    return Varied(text, [objects.text_sizes(it) if it else {} for it in images])
+    sizes = [objects.text_sizes(it) if it else {} for it in images]
+    return Varied(text, [{name: size for name, size in it.items() if name in names} for it in sizes])
 
 
 def main() -> int:

@@ -9,11 +9,15 @@ import pytest
 from compiling import CODEC, clang, find_tool, linked_output, needs_linker, unoptimised, unoptimised_text
 
 from secondpass.driver import attributes
-from secondpass.driver.attributes import free, suited, variations
+from secondpass.driver.attributes import free, suited
+from secondpass.driver.codegen import first
 from secondpass.driver.smaller import smaller
 from secondpass.llvm import objects
+from secondpass.llvm.forked import emitted
 from secondpass.llvm.module import Module
 
+X86 = "x86_64-unknown-linux-gnu"
+ASSEMBLY = 'int f(int x) { __asm__ volatile("" : : : "rbp"); return x; } int g(void) { return 1; }'
 LIBRARIES = "-stdlib=libstdc++", "-unwindlib=libgcc", "-rtlib=libgcc", "-lstdc++"
 THROWS = r"""
 #include <cstdio>
@@ -70,7 +74,7 @@ def test_each_function_gets_the_variation_that_suits_it(codec):
     assert chosen is not None
     with Module.parse(chosen) as module:
         best, image = text_sizes(module), module.emit("obj")
-    for variation in (None, *variations()):
+    for variation in (None, *attributes.variations(X86)):
         with codec.clone() as changed:
             if variation:
                 variation.change(changed, free(codec))
@@ -84,7 +88,7 @@ def test_where_no_function_is_better_off_nothing_changes(codec):
     assert suited(codec, lambda _: {it.name: 10 for it in codec.functions()}) is None
     assert suited(codec, lambda _: None) is None
     assert codec.fingerprint() == before
-    of_codec = iter([{"crc32": 10, "gone": 10}, *[{"crc32": 11, "new": 1}] * len(variations())])
+    of_codec = iter([{"crc32": 10, "gone": 10}, *[{"crc32": 11, "new": 1}] * len(attributes.variations(X86))])
     assert suited(codec, lambda _: next(of_codec)) is None
 
 
@@ -93,16 +97,16 @@ def test_what_is_for_one_machine_is_tried_on_no_other():
     tried = []
     with Module.parse(arm) as module:
         suited(module, lambda it: tried.append(it.to_text()) or {"f": 10})
-    general = variations("aarch64-unknown-linux-gnu")
-    assert len(tried) == 1 + len(general) <= 1 + len(variations()) and len(general) > 1
+    general = attributes.variations("aarch64-unknown-linux-gnu")
+    assert len(tried) == 1 + len(general) <= 1 + len(attributes.variations(X86)) and len(general) > 1
     assert not any('"tune-cpu"' in it for it in tried) and any('"frame-pointer"="all"' in it for it in tried)
 
 
 @pytest.mark.parametrize(
     ("source", "names"),
     [
-        ('int f(int x) { __asm__ volatile("" : : : "rbp"); return x; } int g(void) { return 1; }', {"g"}),
-        ('__attribute__((naked)) void f(void) { __asm__("ret"); } int g(void) { return 1; }', {"g"}),
+        (ASSEMBLY, {"g"}),
+        ("__attribute__((naked)) void f(void) {} int g(void) { return 1; }", {"g"}),
         ("__attribute__((optnone, noinline)) int f(void) { return 1; } int asm_(void) { return f(); }", {"asm_"}),
         ("void *b[5]; int f(int x) { return __builtin_setjmp(b) ? x : 0; } int g(void) { return 1; }", set()),
     ],
@@ -110,6 +114,47 @@ def test_what_is_for_one_machine_is_tried_on_no_other():
 def test_functions_that_may_count_on_their_frame_are_left_alone(source, names):
     with Module.parse(unoptimised_text(source)) as module:
         assert free(module) == names
+
+
+def test_only_functions_that_are_free_are_changed():
+    tried = []
+
+    def sizes(module):
+        tried.append(module.to_text())
+        return dict.fromkeys("fg", 10 if len(tried) == 1 else 5)
+
+    with Module.parse(unoptimised_text(ASSEMBLY)) as module:
+        chosen = suited(module, sizes)
+    assert chosen is not None and len(tried) == 1 + len(attributes.variations(X86))
+    with Module.parse(chosen) as made:
+        texts = [*tried, made.to_text()]
+    assert {attributes_of(it, "f") for it in texts} == {attributes_of(tried[0], "f")}
+    assert len({attributes_of(it, "g") for it in texts}) == len(tried)
+    assert '"frame-pointer"="all"' in attributes_of(texts[-1], "g")
+
+
+def attributes_of(text, name):
+    """A function's attributes in a module's text."""
+    (group,) = re.findall(rf"^define .*@{name}\(.*\).* #(\d+)", text, re.MULTILINE)
+    return re.search(rf"^attributes #{group} = (.*)$", text, re.MULTILINE)[1]
+
+
+def test_no_more_is_tried_than_there_is_time_for(codec):
+    sizes, over = [], iter([False, True])
+    assert suited(codec, lambda it: sizes.append(text_sizes(it)) or sizes[-1], lambda: next(over)) is not None
+    assert len(sizes) == 2
+
+
+def test_objects_of_other_kinds_have_functions_without_unwind_tables():
+    plain = clang("-Oz", "-fno-asynchronous-unwind-tables", "-c", "-o", "-", CODEC)
+    assert b".eh_frame" not in plain
+    assert objects.text_sizes(plain) == objects.function_sizes(plain)
+
+
+def test_second_names_of_a_function_take_what_it_takes():
+    source = b'int f(int x) { return x; } extern int g(int) __attribute__((alias("f")));'
+    sizes = objects.text_sizes(clang("-Oz", "-c", "-o", "-", "-x", "c", "-", source=source))
+    assert sizes["f"] == sizes["g"] > 20
 
 
 @needs_linker
@@ -122,8 +167,8 @@ def test_exceptions_pass_through_frames_of_all_kinds(tmp_path, seed):
     rng = random.Random(seed)
     with Module.parse(clang("-Oz", "-stdlib=libstdc++", "-c", "-emit-llvm", "-o", "-", source)) as module:
         for name in sorted(free(module)):
-            rng.choice(variations()).change(module, {name})
-        (tmp_path / "a.o").write_bytes(module.emit("obj"))
+            rng.choice(attributes.variations(X86)).change(module, {name})
+        (tmp_path / "a.o").write_bytes(emitted(module, first() if seed else ()))
     assert linked_output(tmp_path, tmp_path / "a.o", *LIBRARIES) == expected
 
 
@@ -135,7 +180,7 @@ def test_a_file_is_smaller_for_it(tmp_path, monkeypatch):
 
 
 def test_the_variations_that_ship_hold_for_every_processor_and_machine():
-    assert len(set(variations())) == len(variations()) > 2
-    assert all(set(it.without) <= {"minsize", "optsize"} for it in variations())
-    assert any(it.processor for it in variations())
-    assert not any(it.processor for it in variations("riscv64"))
+    assert len(set(attributes.variations(X86))) == len(attributes.variations(X86)) > 2
+    assert all(set(it.without) <= {"minsize", "optsize"} for it in attributes.variations(X86))
+    assert any(it.processor for it in attributes.variations(X86))
+    assert not any(it.processor for it in attributes.variations("riscv64"))

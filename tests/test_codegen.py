@@ -318,13 +318,22 @@ def test_options_that_keep_clang_busy_are_passed_over(tmp_path, monkeypatch):
     assert made.options == () and objects.text_size(made.image) > 0
 
 
-def test_changes_are_tried_without_a_process_of_clang_each(tmp_path):
+def test_changes_are_tried_without_a_process_of_clang_each(tmp_path, monkeypatch):
+    quickly = tmp_path / "quickly"
+
+    def remembered(*arguments):
+        with quickly.open("a") as file:
+            file.write(f"{arguments[1]}\n")
+        return emitted(*arguments)
+
+    monkeypatch.setattr("secondpass.llvm.forked.emitted", remembered)
     log, clang = tmp_path / "log", tmp_path / "clang"
     clang.write_text(f'#!/bin/sh\necho "$*" >> {log}\nexec {find_clang()} "$@"\n')
     clang.chmod(0o755)
     work = partial(smaller, source=str(CODEC), language="c", optimised="-Oz", level=0, folder=tmp_path)
     made = apart(partial(work, [str(clang)], [], clang_seconds=0.1), codegen=True)
     runs = log.read_text().splitlines()
+    assert len(set(quickly.read_text().splitlines())) > 20
     assert made.options and " ".join(words_of(made.options)) in runs[-1]
     assert len(runs) <= 6  # IR; no options; the first ones, on two modules and with attributes; the best ones
     plain = apart(partial(work, [str(clang)], [], clang_seconds=0.1), codegen=False)

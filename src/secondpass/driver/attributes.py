@@ -49,7 +49,7 @@ class Variation:
 
 
 @cache
-def variations(triple: str = _TUNED) -> tuple[Variation, ...]:
+def variations(triple: str) -> tuple[Variation, ...]:
     """Those that are worth a code generation, the most useful one first: learned by `scripts/learn_codegen.py`.
 
     Args:
@@ -62,20 +62,28 @@ def variations(triple: str = _TUNED) -> tuple[Variation, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def suited(module: Module, text_sizes: Callable[[Module], Mapping[str, int] | None]) -> bytes | None:
+def suited(
+    module: Module,
+    text_sizes: Callable[[Module], Mapping[str, int] | None],
+    is_over: Callable[[], bool] = lambda: False,
+) -> bytes | None:
     """Give each function of a module the variation that suits it.
 
     Args:
         module: finished; it stays as it is.
         text_sizes: what every function takes of the text that code generation makes; None where that fails.
+        is_over: whether there is no time for another code generation.
 
     Returns:
         Bitcode; None where no function is better off.
     """
     least = dict(text_sizes(module) or {})
     names = least.keys() & free(module)
+    tried = variations(module.triple) if names else ()
     chosen: dict[str, Variation] = {}
-    for variation in variations(module.triple) if names else ():
+    for variation in tried:
+        if is_over():
+            break
         with module.clone() as changed:
             variation.change(changed, names)
             sizes = text_sizes(changed) or {}
@@ -85,8 +93,8 @@ def suited(module: Module, text_sizes: Callable[[Module], Mapping[str, int] | No
     if not chosen:
         return None
     with module.clone() as made:
-        for variation in variations(module.triple):
-            variation.change(made, {name for name, its in chosen.items() if its is variation})
+        for variation in tried:
+            variation.change(made, {name for name, its in chosen.items() if its == variation})
         return made.to_bitcode()
 
 

@@ -155,7 +155,7 @@ def smaller(
                 image = emitted(module, (*given, *chosen), allowed())
                 return None if image is None else objects.text_sizes(image)
 
-            return suited(parsed(bitcode), text_sizes) or bitcode
+            return suited(parsed(bitcode), text_sizes, is_over) or bitcode
 
         modules = [result.bitcode, *result.runners_up]
         if codegen:

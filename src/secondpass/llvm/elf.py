@@ -20,6 +20,7 @@ _SHF_WRITE = 0x1
 _SHF_ALLOC = 0x2
 _SHF_EXECINSTR = 0x4
 _STT_FUNC = 2
+_SHN_LORESERVE, _SHN_XINDEX = 0xFF00, 0xFFFF
 _ADDRESSES = {(3, False): 1, (40, False): 2, (62, True): 1, (183, True): 257, (243, False): 1, (243, True): 2}
 """The kind of relocation that puts a whole address, by machine (i386, ARM, x86-64, AArch64, RISC-V) and whether it has
 64 bits; of other machines none is counted. Source: the machines' psABIs."""
@@ -54,13 +55,16 @@ def function_sizes(image: bytes) -> dict[str, int]:
 
 
 def unwind_sizes(image: bytes) -> dict[str, int]:
-    """The bytes of the entry of every function that has one in `.eh_frame`, by name."""
+    """The bytes of the entry of every function that has one in `.eh_frame`, by name.
+
+    None of a function in a section beyond the 65,279th, of MIPS with 64 bits and of PowerPC with function descriptors.
+    """
     _, order = _form(image)
     headers, names = _headers(image)
     symbols = list(_symbols(image))
     functions: dict[tuple[int, int], list[str]] = {}
     for it in symbols:
-        if it.kind == _STT_FUNC:
+        if it.kind == _STT_FUNC and it.section < _SHN_LORESERVE:
             functions.setdefault((it.section, it.value), []).append(it.name)
     found: dict[str, int] = {}
     for index, it in enumerate(headers):
@@ -159,9 +163,9 @@ def _headers(image: bytes) -> tuple[list[_Header], int]:
         (table,) = struct.unpack_from(order + "I", image, 0x20)
         entry, count, names = struct.unpack_from(order + "HHH", image, 0x2E)
         layout = order + "IIIIIIII"
-    if count == 0:  # more than 65,279 sections: the first header holds the numbers
+    if count == 0 or names == _SHN_XINDEX:  # more than 65,279 sections: the first header holds the numbers
         first: tuple[int, ...] = struct.unpack_from(layout, image, table)
-        count, names = first[5:7]
+        count, names = count or first[5], first[6] if names == _SHN_XINDEX else names
     rows: list[tuple[int, ...]] = [struct.unpack_from(layout, image, table + entry * index) for index in range(count)]
     return [_Header(*row[:3], *row[4:8]) for row in rows], names
 

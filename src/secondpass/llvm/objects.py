@@ -102,6 +102,8 @@ def function_sizes(image: bytes) -> Mapping[str, int]:
 def text_sizes(image: bytes) -> Mapping[str, int]:
     """What every function takes of an object's text, by name: its bytes, and in ELF those of its entry in `.eh_frame`.
 
+    What it takes of other tables is not known: `.gcc_except_table`, `.ARM.exidx`.
+
     Raises:
         LLVMError: the image is of no format that is known.
     """
