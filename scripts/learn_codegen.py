@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import multiprocessing
 import random
 import subprocess
@@ -26,6 +25,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from statistics import geometric_mean
 from typing import Any
 
 from secondpass.corpus.store import Corpus, Split
@@ -148,8 +148,7 @@ class Modules:
 
     def ratio(self, texts: Iterable[int]) -> float:
         """The geometric mean of texts against those with no options."""
-        pairs = list(zip(texts, self._plain))
-        return math.exp(sum(math.log(text / plain) for text, plain in pairs) / len(pairs))
+        return geometric_mean(text / plain for text, plain in zip(texts, self._plain))
 
     def texts_with(self, options: Options) -> list[int]:
         """Each module's text with the same options; 0 where LLVM does not take them."""
@@ -236,7 +235,7 @@ def main() -> int:
         print(f"{len(others.paths)} modules of validation projects")
         if not options.attributes:
             show(others, first, order)
-        show_variations(others.varied(first, suiting), suiting)
+        show_variations(others.varied(first, suiting), suiting, range(len(suiting)))
     return 0
 
 
@@ -294,22 +293,19 @@ def helpful(modules: Modules, first: Options) -> list[Variation]:
         if ratio_of(made, [*found, best]) > ratio_of(made, found) * (1 - WORTH):
             break
         found.append(best)
-    suiting = [VARIATIONS[it] for it in found]
-    show_variations(
-        [Varied(it.text, [it.functions[0], *(it.functions[1 + at] for at in found)]) for it in made], suiting
-    )
-    return suiting
+    show_variations(made, VARIATIONS, found)
+    return [VARIATIONS[it] for it in found]
 
 
 def ratio_of(made: Sequence[Varied], some: Sequence[int]) -> float:
     """The geometric mean of texts with some variations against those with none."""
-    return math.exp(sum(math.log(it.text_with(some) / it.text) for it in made) / len(made))
+    return geometric_mean(it.text_with(some) / it.text for it in made)
 
 
-def show_variations(made: Sequence[Varied], variations: Sequence[Variation]) -> None:
-    """What so many variations reach."""
-    for number, it in enumerate(variations):
-        print(f"  {ratio_of(made, range(number + 1)) - 1:+.2%} {it}", flush=True)
+def show_variations(made: Sequence[Varied], variations: Sequence[Variation], order: Sequence[int]) -> None:
+    """What so many variations reach, in an order."""
+    for done, number in enumerate(order, 1):
+        print(f"  {ratio_of(made, order[:done]) - 1:+.2%} {variations[number]}", flush=True)
 
 
 @dataclass(frozen=True, slots=True)

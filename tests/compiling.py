@@ -25,6 +25,10 @@ needs_linker = pytest.mark.skipif(
 )
 
 
+LIBSTDCXX = "-stdlib=libstdc++", "-unwindlib=libgcc", "-rtlib=libgcc", "-lstdc++"
+"""What the bundled clang needs to link C++ with the system's libraries."""
+
+
 def example_id(path):
     return path.relative_to(ROOT / "examples").as_posix()
 

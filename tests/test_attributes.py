@@ -6,7 +6,7 @@ import subprocess
 from functools import partial
 
 import pytest
-from compiling import CODEC, clang, find_tool, linked_output, needs_linker, unoptimised, unoptimised_text
+from compiling import CODEC, LIBSTDCXX, clang, find_tool, linked_output, needs_linker, unoptimised, unoptimised_text
 
 from secondpass.driver import attributes
 from secondpass.driver.attributes import free, suited
@@ -18,7 +18,6 @@ from secondpass.llvm.module import Module
 
 X86 = "x86_64-unknown-linux-gnu"
 ASSEMBLY = 'int f(int x) { __asm__ volatile("" : : : "rbp"); return x; } int g(void) { return 1; }'
-LIBRARIES = "-stdlib=libstdc++", "-unwindlib=libgcc", "-rtlib=libgcc", "-lstdc++"
 THROWS = r"""
 #include <cstdio>
 struct Counted { int &n; ~Counted() { n++; } };
@@ -162,14 +161,14 @@ def test_second_names_of_a_function_take_what_it_takes():
 def test_exceptions_pass_through_frames_of_all_kinds(tmp_path, seed):
     source = tmp_path / "a.cpp"
     source.write_text(THROWS)
-    expected = linked_output(tmp_path, "-Oz", source, *LIBRARIES)
+    expected = linked_output(tmp_path, "-Oz", source, *LIBSTDCXX)
     assert len(expected.split()) == 5
     rng = random.Random(seed)
     with Module.parse(clang("-Oz", "-stdlib=libstdc++", "-c", "-emit-llvm", "-o", "-", source)) as module:
         for name in sorted(free(module)):
             rng.choice(attributes.variations(X86)).change(module, {name})
         (tmp_path / "a.o").write_bytes(emitted(module, first() if seed else ()))
-    assert linked_output(tmp_path, tmp_path / "a.o", *LIBRARIES) == expected
+    assert linked_output(tmp_path, tmp_path / "a.o", *LIBSTDCXX) == expected
 
 
 def test_a_file_is_smaller_for_it(tmp_path, monkeypatch):

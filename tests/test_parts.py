@@ -4,7 +4,17 @@ import random
 import re
 
 import pytest
-from compiling import CODEC, CODEC_CHECK, PROGRAM, clang, linked_output, needs_linker, unoptimised, unoptimised_text
+from compiling import (
+    CODEC,
+    CODEC_CHECK,
+    LIBSTDCXX,
+    PROGRAM,
+    clang,
+    linked_output,
+    needs_linker,
+    unoptimised,
+    unoptimised_text,
+)
 
 from secondpass.errors import LLVMError
 from secondpass.llvm.library import load
@@ -301,7 +311,6 @@ int main() {
 def test_second_names_of_functions_and_variables_stay(tmp_path):
     source = tmp_path / "aliases.cpp"
     source.write_text(ALIASES)
-    libraries = "-stdlib=libstdc++", "-unwindlib=libgcc", "-rtlib=libgcc", "-lstdc++"
     text = unoptimised(source, "-stdlib=libstdc++")
     with rebuilt(text) as module:
         (tmp_path / "aliases.o").write_bytes(module.emit("obj"))
@@ -311,8 +320,8 @@ def test_second_names_of_functions_and_variables_stay(tmp_path):
     )
     assert re.search(r"(call|invoke) .*@replaceable\(", ours), "a weak alias may be another function when it is linked"
     assert not re.search(r"(call|invoke) .*@other\(", ours), "one that is not can be inlined"
-    output = linked_output(tmp_path, tmp_path / "aliases.o", *libraries)
-    assert output == linked_output(tmp_path, source, *libraries)
+    output = linked_output(tmp_path, tmp_path / "aliases.o", *LIBSTDCXX)
+    assert output == linked_output(tmp_path, source, *LIBSTDCXX)
     assert "20 16 4 10 17 3" in output
 
 

@@ -144,15 +144,18 @@ def smaller(
 
         parsed = cache(Module.parse)
 
+        def made_here(module: Module, chosen: Options) -> bytes | None:
+            return emitted(module, (*given, *chosen), allowed())
+
         def generate_here(bitcode: bytes, chosen: Options) -> bytes:
-            image = emitted(parsed(bitcode), (*given, *chosen), allowed())
+            image = made_here(parsed(bitcode), chosen)
             if image is None:
                 raise ToolchainError("LLVM makes no code with these options")
             return image
 
         def suit(bitcode: bytes, chosen: Options) -> bytes:
             def text_sizes(module: Module) -> Mapping[str, int] | None:
-                image = emitted(module, (*given, *chosen), allowed())
+                image = made_here(module, chosen)
                 return None if image is None else objects.text_sizes(image)
 
             return suited(parsed(bitcode), text_sizes, is_over) or bitcode

@@ -59,7 +59,6 @@ def unwind_sizes(image: bytes) -> dict[str, int]:
 
     None of a function in a section beyond the 65,279th, of MIPS with 64 bits and of PowerPC with function descriptors.
     """
-    _, order = _form(image)
     headers, names = _headers(image)
     symbols = list(_symbols(image))
     functions: dict[tuple[int, int], list[str]] = {}
@@ -71,15 +70,9 @@ def unwind_sizes(image: bytes) -> dict[str, int]:
         if it.kind == _SHT_NOBITS or _string(image, headers[names].offset + it.name) != b".eh_frame":
             continue
         targets = dict(_targets(image, headers, index, symbols))
-        at = 0
-        while at < it.size:
-            length, common = struct.unpack_from(order + "II", image, it.offset + at)
-            if length in (0, 0xFFFF_FFFF):  # the end; or more than 4 GB
-                break
-            if common:  # else it is what entries have in common
-                for name in functions.get(targets.get(at + 8, (0, 0)), ()):
-                    found[name] = found.get(name, 0) + length + 4
-            at += length + 4
+        for at, size in _unwind_entries(image, it):
+            for name in functions.get(targets.get(at + 8, (0, 0)), ()):
+                found[name] = found.get(name, 0) + size
     return found
 
 
@@ -109,6 +102,19 @@ def _symbols(image: bytes) -> Iterator[_Symbol]:
                 name, value, size, info, _other, section = struct.unpack_from(order + "IIIBBH", image, at)
             text = _string(image, strings.offset + name).decode("utf-8", "replace")
             yield _Symbol(text, info & 0xF, section, value, size)
+
+
+def _unwind_entries(image: bytes, section: _Header) -> Iterator[tuple[int, int]]:
+    """The entries of functions in an unwind table: where each begins in it, and its bytes."""
+    _, order = _form(image)
+    at = 0
+    while at < section.size:
+        length, common = struct.unpack_from(order + "II", image, section.offset + at)
+        if length in (0, 0xFFFF_FFFF):  # the end; or more than 4 GB
+            return
+        if common:  # else it is what entries have in common
+            yield at, length + 4
+        at += length + 4
 
 
 def _targets(

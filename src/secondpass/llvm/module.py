@@ -343,10 +343,7 @@ class Module:
             without: attributes without a value, such as `minsize`.
         """
         api = self._api
-        made = [
-            api.LLVMCreateStringAttribute(self._context.handle, name.encode(), len(name), value.encode(), len(value))
-            for name, value in values.items()
-        ]
+        made = [self._string_attribute(name.encode(), value.encode()) for name, value in values.items()]
         kinds = [self._attribute_kind(it.encode()) for it in without]
         for function in (it for it in self._defined() if self._name(it) in names):
             for attribute in made:
@@ -374,8 +371,7 @@ class Module:
             strange |= _MADE & {self._name(it) for it in self._values(kind)}
         own = known & (bodies.keys() | second.keys()) | strange
         for name in sorted(own):
-            kind = f"no-builtin-{name}".encode()
-            attribute = api.LLVMCreateStringAttribute(self._context.handle, kind, len(kind), b"", 0)
+            attribute = self._string_attribute(f"no-builtin-{name}".encode())
             for function in functions:
                 api.LLVMAddAttributeAtIndex(function, capi.FUNCTION_INDEX, attribute)
         return bool(own)
@@ -394,9 +390,8 @@ class Module:
             apart |= {self._name(it) for it in self._defined() if self._is_exported(it)}
         for name in apart:
             value = encoded(name)
-            attribute = api.LLVMCreateStringAttribute(self._context.handle, _APART, len(_APART), value, len(value))
             function = api.LLVMGetNamedFunction(self._module, value)
-            api.LLVMAddAttributeAtIndex(function, capi.FUNCTION_INDEX, attribute)
+            api.LLVMAddAttributeAtIndex(function, capi.FUNCTION_INDEX, self._string_attribute(_APART, value))
         self._run("mergefunc")
         for function in self._defined():
             api.LLVMRemoveStringAttributeAtIndex(function, capi.FUNCTION_INDEX, _APART, len(_APART))
@@ -611,6 +606,9 @@ class Module:
         while instruction:
             yield instruction
             instruction = self._api.LLVMGetNextInstruction(instruction)
+
+    def _string_attribute(self, name: bytes, value: bytes = b"") -> int:
+        return self._api.LLVMCreateStringAttribute(self._context.handle, name, len(name), value, len(value))
 
     def _attribute_kind(self, name: bytes) -> int:
         return self._api.LLVMGetEnumAttributeKindForName(name, len(name))
