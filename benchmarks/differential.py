@@ -3,6 +3,8 @@
     python benchmarks/differential.py --programs 500 --out build/differential              # what users get
     python benchmarks/differential.py --programs 20 --lists 100 --each --out build/differential
     python benchmarks/differential.py --programs 300 --codegen --out build/differential   # -Oz with options
+    export SECONDPASS_LLVM=/usr/lib/llvm-19 QEMU_LD_PREFIX=/usr/arm-linux-gnueabihf        # on another machine, by qemu
+    python benchmarks/differential.py --codegen --machine="--target=arm-linux-gnueabihf -mthumb" --out build/thumb
 
 Every program is compiled by the bundled clang at -Oz, and by us: as `optimize` makes it, with sampled answers
 of the model and with lists drawn from the coreset and the winners of the tuner, each function with its own; and
@@ -11,7 +13,7 @@ on the unoptimised code, after `sroa`, before and after -Oz. What `optimize` mak
 options of code generation that `secondpass cc` begins with, and with others that it may come to, each function with
 attributes drawn from those it may get. Every second program has debug information. Programs and lists come from the
 seed. Each difference is written down with its program, list and the shortest list that still shows it.
-Needs Debian's `csmith`, `libcsmith-dev` and a linker.
+Needs Debian's `csmith`, `libcsmith-dev` and a linker; for another machine what `benchmarks/programs.py` needs for it.
 """
 
 from __future__ import annotations
@@ -23,13 +25,14 @@ import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import reduce
 from pathlib import Path
 
 from secondpass.driver.attributes import free, variations
-from secondpass.driver.codegen import Options, changed, changes, first, words_of
+from secondpass.driver.codegen import Options, changed, words_of
+from secondpass.driver.machines import learned_for
 from secondpass.engines.onnx import OnnxEngine
 from secondpass.errors import run_script
 from secondpass.llvm.jobs import Job
@@ -62,17 +65,19 @@ def main() -> int:
     parser.add_argument("--asked", type=int, default=1, metavar="N", help="the model is asked for every Nth program")
     parser.add_argument("--each", action="store_true", help="every word of the vocabulary too")
     parser.add_argument("--codegen", action="store_true", help="no lists: -Oz's code with options alone")
+    parser.add_argument("--machine", type=str.split, default=[], metavar="FLAGS", help="for clang; default: this one")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    programs = usable_programs(options.out, options.seed, options.programs, options.machine)
     if options.codegen:
-        return 1 if differing_codegen(options.out, options.seed, options.programs) else 0
+        return 1 if differing_codegen(programs) else 0
     ran, differences, done = 0, 0, 0
     engine = OnnxEngine.load(words=load().words, threads=1)
     known = {it: winners(it) for it in Objective}
     with Sandbox() as sandbox, ThreadPoolExecutor(os.cpu_count()) as pool:
-        for number, program in usable_programs(options.out, options.seed, options.programs):
+        for number, program in programs:
             rng = random.Random(program.seed)
             objective = rng.choice(list(Objective))
             ours = optimize(
@@ -106,11 +111,11 @@ def main() -> int:
     return 1 if differences else 0
 
 
-def differing_codegen(folder: Path, seed: int, programs: int) -> int:
+def differing_codegen(programs: Iterable[tuple[int, Program]]) -> int:
     """How many builds of -Oz's code with a set of options print something else."""
     ran, differences, done = 0, 0, 0
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _, program in usable_programs(folder, seed, programs):
+        for _, program in programs:
             with Module.parse(program.bitcode) as module:
                 module.run(OZ)
                 bitcode = module.to_bitcode()
@@ -124,10 +129,10 @@ def differing_codegen(folder: Path, seed: int, programs: int) -> int:
     return differences
 
 
-def usable_programs(folder: Path, seed: int, count: int) -> Iterator[tuple[int, Program]]:
+def usable_programs(folder: Path, seed: int, count: int, machine: Sequence[str]) -> Iterator[tuple[int, Program]]:
     """Programs by number, without those that say nothing."""
     for number in range(count):
-        program = Program(folder, seed * 1_000_000 + number)
+        program = Program(folder, seed * 1_000_000 + number, machine)
         if program.usable:
             yield number, program
         else:
@@ -138,8 +143,10 @@ def codegen_builds(bitcode: bytes, rng: random.Random) -> list[Build]:
     """A module with the options that a build begins with, and with some that it may come to from there, its functions
     with attributes that they may get.
     """
-    drawn = (rng.sample(changes(), rng.randint(1, len(changes()) // 2)) for _ in range(_SETS))
-    return [(bitcode, first()), *((varied(bitcode, rng), reduce(changed, some, first())) for some in drawn)]
+    with Module.parse(bitcode) as module:
+        learned = learned_for(module.triple)
+    drawn = (rng.sample(learned.changes, rng.randint(1, len(learned.changes) // 2)) for _ in range(_SETS))
+    return [(bitcode, learned.first), *((varied(bitcode, rng), reduce(changed, it, learned.first)) for it in drawn)]
 
 
 def varied(bitcode: bytes, rng: random.Random) -> bytes:
@@ -168,15 +175,21 @@ def winners(objective: Objective) -> list[PassList]:
 
 
 class Program:
-    """One Csmith program: its source, unoptimised bitcode and what it prints at -Oz."""
+    """One Csmith program: its source, unoptimised bitcode and what it prints at -Oz.
 
-    def __init__(self, folder: Path, seed: int) -> None:
+    Args:
+        folder: where its files are.
+        seed: Csmith's.
+        machine: clang's flags for another machine than this one.
+    """
+
+    def __init__(self, folder: Path, seed: int, machine: Sequence[str]) -> None:
         self.seed = seed
-        self._folder = folder
+        self._folder, self._machine = folder, machine
         self._source = folder / f"{seed}.c"
         made = subprocess.run([*CSMITH, "--seed", str(seed)], capture_output=True, check=True, cwd=folder)
         self._source.write_bytes(made.stdout)
-        flags = ["-Oz", "-w", "-I/usr/include/csmith", *(["-g"] if seed % 2 else [])]
+        flags = [*machine, "-Oz", "-w", "-I/usr/include/csmith", *(["-g"] if seed % 2 else [])]
         self.module = self._source.with_suffix(".bc")
         compile_only = ["-Xclang", "-disable-llvm-passes", "-emit-llvm", "-c"]
         subprocess.run([find_clang(), *flags, *compile_only, self._source, "-o", self.module], check=True)
@@ -197,7 +210,7 @@ class Program:
         module, program = stem.with_suffix(".bc"), stem.with_suffix(".exe")
         module.write_bytes(bitcode)
         try:
-            flags = ["-Oz", "-w", "-Xclang", "-disable-llvm-passes", *words_of(codegen)]
+            flags = [*self._machine, "-Oz", "-w", "-Xclang", "-disable-llvm-passes", *words_of(codegen)]
             build = [find_clang(), *flags, module, "-o", program]
             built = subprocess.run(build, capture_output=True, timeout=BUILD_SECONDS)
             return built.returncode == 0 and output_of(program) == self._expected

@@ -3,13 +3,16 @@
     python scripts/learn_codegen.py --corpus build/corpus [--modules 80]
     python scripts/learn_codegen.py --corpus build/corpus --attributes    # these alone; the options stay
 
-Takes modules of training projects, drawn by chance, optimised by clang -Oz. Finds the set of options that makes most of
+What is learned is for the family of machines that the corpus is for (`driver.machines`): that of another one is made by
+`scripts/cross_corpus.py`, and LLVM has to be one that has it (`SECONDPASS_LLVM`).
+
+Takes modules of training projects, drawn by chance, optimised by -Oz. Finds the set of options that makes most of
 them smaller, one option more or less at a time; then the order in which single options are worth a change in each
-module's own set. Writes both to `src/secondpass/driver/codegen.json` (`driver.codegen`), and prints what they reach
-after so many changes. Then the variations of functions' attributes that help most with the first options in force, each
-function having the one that suits it; writes those that are worth a code generation to `attributes.json`
-(`driver.attributes`). Prints all of it again for modules of the validation projects, which nothing was chosen on. A
-quarter of an hour of two cores, five minutes for attributes alone.
+module's own set (`driver.codegen`), and prints what they reach after so many changes. Then the variations of functions'
+attributes that help most with the first options in force, each function having the one that suits it, as far as they
+are worth a code generation (`driver.attributes`). Writes all to `src/secondpass/driver/machines.json`. Prints all of it
+again for modules of the validation projects, which nothing was chosen on. A quarter of an hour of two cores, five
+minutes for attributes alone.
 """
 
 from __future__ import annotations
@@ -18,7 +21,6 @@ import argparse
 import json
 import multiprocessing
 import random
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,20 +28,20 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from statistics import geometric_mean
-from typing import Any
 
 from secondpass.corpus.store import Corpus, Split
-from secondpass.driver import codegen
 from secondpass.driver.attributes import Variation, free
 from secondpass.driver.codegen import Options, changed
+from secondpass.driver.machines import family
 from secondpass.errors import run_script
 from secondpass.llvm import objects
 from secondpass.llvm.forked import emitted
+from secondpass.llvm.jobs import Job
 from secondpass.llvm.library import load
 from secondpass.llvm.module import Module
-from secondpass.llvm.toolchain import find_clang
+from secondpass.llvm.sandbox import Sandbox
 
-DRIVER = Path(__file__).parent.parent / "src" / "secondpass" / "driver"
+LEARNED = Path(__file__).parent.parent / "src" / "secondpass" / "driver" / "machines.json"
 POOL = (
     "-enable-machine-outliner=always",
     "-outliner-benefit-threshold=2",
@@ -102,9 +104,17 @@ POOL = (
     "-misched-prera-direction=topdown",
     "-disable-postra-machine-licm",
     "-schedmodel=false",
+    "-min-jump-table-entries=8",
+    "-arm-prera-ldst-opt-reorder-limit=64",
+    "-disable-ifcvt-triangle-false",
+    "-ifcvt-limit=0",
+    "-enable-shrink-wrap-region-split=false",
+    "-disable-preheader-prot",
+    "-jump-is-expensive",
 )
 """What made some of fifty modules smaller, alone or in the best set for it, of the 1,200 switches and the settings of
-clang's back end; without those that change what an ABI promises, are marked as unfinished, or do nothing but debug."""
+clang's back end; without those that change what an ABI promises, are marked as unfinished, or do nothing but debug. The
+last seven: alone, on sixteen modules for Thumb."""
 PROCESSORS = "atom", "core2", "haswell", "i386", "silvermont", "znver2"
 """For whose sake instructions are chosen and put in order: one of each kind of those that differ at -Oz. All that is
 chosen is of x86-64's first version."""
@@ -134,17 +144,20 @@ class Modules:
     """
 
     def __init__(self, paths: Iterable[Path], folder: Path) -> None:
-        self._folder = folder
         self._known: dict[tuple[Path, frozenset[str]], int] = {}
-        load()  # once, for all forks
+        oz = load().oz_pipeline  # once, for all forks
+        with Sandbox() as sandbox:
+            jobs = (Job(it.read_bytes(), (oz,), str(number), keep=True) for number, it in enumerate(paths))
+            made = {int(job.name): outcome.bitcode for job, (outcome,) in sandbox.run(jobs) if outcome.bitcode}
+        self.paths = [folder / f"{number}.bc" for number in sorted(made)]
+        for number, path in zip(sorted(made), self.paths):
+            path.write_bytes(made[number])
         self._pool = multiprocessing.get_context("fork").Pool()
-        self.paths = [it for it in self._pool.map(self._optimised, enumerate(paths)) if it is not None]
         texts = self.texts_with(())
         self.paths = [path for path, text in zip(self.paths, texts) if text]
         self._plain = list(filter(None, texts))
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {"_folder": self._folder}  # what the processes of the pool need
+        with Module.parse(self.paths[0].read_bytes()) as module:
+            self.triple = module.triple
 
     def ratio(self, texts: Iterable[int]) -> float:
         """The geometric mean of texts against those with no options."""
@@ -165,12 +178,6 @@ class Modules:
         """Each module with options, and with each variation of all functions."""
         made = self._pool.map(partial(varied, options=options, variations=variations), self.paths)
         return [it for it in made if it.text]
-
-    def _optimised(self, numbered: tuple[int, Path]) -> Path | None:
-        number, path = numbered
-        made = self._folder / f"{number}.bc"
-        done = subprocess.run([find_clang(), "-Oz", "-w", "-c", "-emit-llvm", path, "-o", made], capture_output=True)
-        return made if not done.returncode else None
 
 
 def text_of(asked: tuple[Path, frozenset[str]]) -> int:
@@ -221,14 +228,16 @@ def main() -> int:
         folder = Path(name)
         modules = Modules(modules_of(corpus, options.corpus, "train", options.modules, options.seed), folder)
         print(f"{len(modules.paths)} modules of training projects")
-        first, order = codegen.first(), codegen.changes()
-        if not options.attributes:
+        machine, ships = family(modules.triple), json.loads(LEARNED.read_text())
+        if options.attributes:
+            first, order = ships[machine]["first"], ships[machine]["changes"]
+        else:
             first = chosen(modules)
             order = ordered(modules, first)
-            (DRIVER / "codegen.json").write_text(json.dumps({"first": first, "changes": order}, indent=1) + "\n")
             show(modules, first, order)
         suiting = helpful(modules, first)
-        (DRIVER / "attributes.json").write_text(json.dumps([asdict(it) for it in suiting], indent=1) + "\n")
+        ships[machine] = {"first": first, "changes": order, "attributes": [asdict(it) for it in suiting]}
+        LEARNED.write_text(json.dumps(ships, indent=1) + "\n")
         (folder / "held-out").mkdir()
         held_out = modules_of(corpus, options.corpus, "validation", options.modules, options.seed)
         others = Modules(held_out, folder / "held-out")
@@ -286,15 +295,17 @@ def ordered(modules: Modules, first: Options) -> list[str]:
 
 def helpful(modules: Modules, first: Options) -> list[Variation]:
     """The variations that are worth a code generation, each by what it takes off behind those before."""
-    made = modules.varied(first, VARIATIONS)
+    tuned = family(modules.triple) == "x86"
+    variations = [it for it in VARIATIONS if tuned or not it.processor]
+    made = modules.varied(first, variations)
     found: list[int] = []
-    while len(found) < len(VARIATIONS):
-        best = min(range(len(VARIATIONS)), key=lambda it: ratio_of(made, [*found, it]))
+    while len(found) < len(variations):
+        best = min(range(len(variations)), key=lambda it: ratio_of(made, [*found, it]))
         if ratio_of(made, [*found, best]) > ratio_of(made, found) * (1 - WORTH):
             break
         found.append(best)
-    show_variations(made, VARIATIONS, found)
-    return [VARIATIONS[it] for it in found]
+    show_variations(made, variations, found)
+    return [variations[it] for it in found]
 
 
 def ratio_of(made: Sequence[Varied], some: Sequence[int]) -> float:

@@ -10,7 +10,7 @@ from compiling import CODEC, LIBSTDCXX, clang, find_tool, linked_output, needs_l
 
 from secondpass.driver import attributes
 from secondpass.driver.attributes import free, suited
-from secondpass.driver.codegen import first
+from secondpass.driver.machines import learned_for
 from secondpass.driver.smaller import smaller
 from secondpass.llvm import objects
 from secondpass.llvm.forked import emitted
@@ -167,7 +167,7 @@ def test_exceptions_pass_through_frames_of_all_kinds(tmp_path, seed):
     with Module.parse(clang("-Oz", "-stdlib=libstdc++", "-c", "-emit-llvm", "-o", "-", source)) as module:
         for name in sorted(free(module)):
             rng.choice(attributes.variations(X86)).change(module, {name})
-        (tmp_path / "a.o").write_bytes(emitted(module, first() if seed else ()))
+        (tmp_path / "a.o").write_bytes(emitted(module, learned_for(X86).first if seed else ()))
     assert linked_output(tmp_path, tmp_path / "a.o", *LIBSTDCXX) == expected
 
 

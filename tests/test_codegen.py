@@ -9,7 +9,8 @@ from functools import partial
 import pytest
 from compiling import CODEC, unoptimised_text
 
-from secondpass.driver.codegen import changed, changes, first, refusal, smallest, unsuitable, usual, words_of
+from secondpass.driver.codegen import changed, refusal, smallest, unsuitable, usual, words_of
+from secondpass.driver.machines import learned, learned_for
 from secondpass.driver.smaller import Smaller, apart, smaller
 from secondpass.driver.summary import described
 from secondpass.errors import InputError, OzError, SandboxError, ToolchainError
@@ -29,11 +30,13 @@ from secondpass.llvm.toolchain import find_clang
 )
 def test_options_that_a_module_cannot_have_are_named(source, flags, option):
     with Module.parse(unoptimised_text(source, *flags)) as module, Module.parse(unoptimised_text("int f;")) as any_:
-        assert any(word.startswith(f"-{option}") for word in (*first(), *changes()))
+        assert any(word.startswith(f"-{option}") for word in (*learned_for(X86).first, *learned_for(X86).changes))
         assert unsuitable(module, placed=module.has_attribute("cold")) == {option}
         assert not unsuitable(any_, placed=False)
 
 
+X86 = "x86_64-unknown-linux-gnu"
+FIRST = learned_for(X86).first
 LARGER = ("-optimize-regalloc=false",)
 SMALLER = ("-apply-ext-tsp-for-size", "-disable-machine-licm")
 
@@ -118,8 +121,9 @@ def test_a_change_takes_an_option_out_or_puts_it_in_the_place_of_its_other_value
 
 def test_options_are_described_by_what_differs_from_the_usual_ones():
     assert described(()) == ""
-    assert described(first()) == "usual"
-    assert described((*first()[1:], "-x=1")) == f"usual; with -x=1; without {first()[0]}"
+    for it in learned().values():
+        assert described(it.first) == "usual"
+        assert described((*it.first[1:], "-x=1")) == f"usual; with -x=1; without {it.first[0]}"
 
 
 def test_an_option_that_clang_does_not_know_is_left_out_of_all_that_follows(generate, modules):
@@ -143,13 +147,13 @@ def test_options_that_are_left_out_stay_as_they_are(generate, modules):
 
 
 def test_lists_are_compared_with_what_suits_most_modules_but_for_what_the_command_sets():
-    assert usual() == first() and not any("outline" in it for it in first())
+    assert usual(X86) == FIRST and not any("outline" in it for it in FIRST)
     for given in (
         ["-mllvm", "-apply-ext-tsp-for-size=false", "-g"],
         ["-mllvm=-apply-ext-tsp-for-size=false"],
         ["-Xclang", "-mllvm", "-Xclang", "-apply-ext-tsp-for-size"],
     ):
-        assert set(first()) - set(usual(given)) == {"-apply-ext-tsp-for-size"}
+        assert set(FIRST) - set(usual(X86, given)) == {"-apply-ext-tsp-for-size"}
 
 
 _SIZES = """
@@ -293,8 +297,9 @@ def object_of(size):
 
 
 def test_the_bundled_clang_takes_what_ships(generate, modules):
-    assert len(set(changes())) == len(changes()) > 20
-    for options in (first(), *((it,) for it in changes())):
+    changes = learned_for(X86).changes
+    assert len(set(changes)) == len(changes) > 20
+    for options in (FIRST, *((it,) for it in changes)):
         assert len(set(options)) == len(options) > 0
         assert generate(modules[0], options)  # an option that is not known raises
 

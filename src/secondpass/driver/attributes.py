@@ -8,13 +8,12 @@ byte less; without one, a function that has little there is shorter (docs/decisi
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from importlib import resources
 
+from secondpass.driver.machines import learned_for
 from secondpass.llvm.module import Module
 
 _ASSEMBLY = re.compile(rb"\basm\b")
@@ -50,13 +49,13 @@ class Variation:
 
 @cache
 def variations(triple: str) -> tuple[Variation, ...]:
-    """Those that are worth a code generation, the most useful one first: learned by `scripts/learn_codegen.py`.
+    """Those that are worth a code generation, the most useful one first (`driver.machines`).
 
     Args:
         triple: of the module.
     """
-    text = resources.files("secondpass.driver").joinpath("attributes.json").read_text()
-    found = [Variation(it["frame"], it["processor"], tuple(it["without"])) for it in json.loads(text)]
+    learned = learned_for(triple).attributes
+    found = [Variation(it["frame"], it["processor"], tuple(it["without"])) for it in learned]
     if not triple.startswith(_TUNED):
         found = [replace(it, processor="") for it in found if it.frame or it.without]
     return tuple(dict.fromkeys(found))

@@ -4,21 +4,19 @@
 of instructions become a function of their own (the machine outliner). Another one is often smaller, and none changes
 what the code means. Options that suit most modules are tried first; then one after the other is taken out or put in, as
 what suits a module best is seldom what suits many. Both were learned on modules of training projects
-(`scripts/learn_codegen.py`): the first options by what they take off all of them, the changes by what each takes off
-behind those before.
+(`driver.machines`): the first options by what they take off all of them, the changes by what each takes off behind
+those before.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib import resources
 from itertools import pairwise
 
+from secondpass.driver.machines import learned_for
 from secondpass.errors import ToolchainError
 from secondpass.llvm import objects
 from secondpass.llvm.module import Module
@@ -78,23 +76,13 @@ def refusal(said: str) -> ToolchainError:
     return UnknownOptionsError(message, names) if names else ToolchainError(message)
 
 
-def first() -> Options:
-    """Options that suit most modules."""
-    return _learned()["first"]
-
-
-def changes() -> Options:
-    """Options that are worth a change in a module's own, the most useful one first."""
-    return _learned()["changes"]
-
-
-def usual(given: Sequence[str] = ()) -> Options:
-    """The first options without those that a command line sets: lists are compared by the code that these make.
+def usual(triple: str, given: Sequence[str] = ()) -> Options:
+    """A machine's first options without those that a command line sets: lists are compared by the code that these make.
 
     The machine outliner is none of them: what it does depends on all functions of a module, and lists are tried on one
     at a time.
     """
-    return _without(first(), names_of(set_by(given)))
+    return _without(learned_for(triple).first, names_of(set_by(given)))
 
 
 def unsuitable(module: Module, *, placed: bool) -> frozenset[str]:
@@ -259,12 +247,6 @@ def set_by(words: Sequence[str]) -> Options:
 def names_of(options: Options) -> set[str]:
     """Their names, without values."""
     return set(map(_name, options))
-
-
-@cache
-def _learned() -> dict[str, Options]:
-    text = resources.files("secondpass.driver").joinpath("codegen.json").read_text()
-    return {name: tuple(options) for name, options in json.loads(text).items()}
 
 
 def _without(options: Options, names: Set[str]) -> Options:

@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING
 from secondpass.driver.attributes import suited
 from secondpass.driver.codegen import (
     Options,
-    changes,
-    first,
     names_of,
     refusal,
     set_by,
@@ -27,6 +25,7 @@ from secondpass.driver.codegen import (
     usual,
     words_of,
 )
+from secondpass.driver.machines import learned_for
 from secondpass.effort import effort
 from secondpass.errors import OzError, SandboxError, ToolchainError
 from secondpass.llvm import objects
@@ -108,10 +107,13 @@ def smaller(
     def is_over() -> bool:
         return time.monotonic() - started > longest
 
-    in_force = usual(options) if codegen else ()  # lists are compared by the code that will be made of them
+    module, native = module_path(folder, source), folder / "native.o"
+    _run([*clang, *options, optimised, *_LATEST, "-emit-llvm", "-o", str(module), "-x", language, source])
+    with Module.parse(module.read_bytes()) as written:
+        triple = written.triple
+        placed = written.has_attribute("cold") or written.has_attribute("hot")
+    in_force = usual(triple, options) if codegen else ()  # lists are compared by the code that will be made of them
     with Sandbox(1, longest / 2, fork=True, options=in_force) as sandbox:
-        module, native = module_path(folder, source), folder / "native.o"
-        _run([*clang, *options, optimised, *_LATEST, "-emit-llvm", "-o", str(module), "-x", language, source])
         engine = asked.engine(_THREADS)
         lists = coreset(Objective.BYTES, asked.coreset)
         result = optimize(
@@ -162,13 +164,11 @@ def smaller(
 
         modules = [result.bitcode, *result.runners_up]
         if codegen:
-            left_out = names_of(given)
-            with Module.parse(module.read_bytes()) as written:
-                placed = written.has_attribute("cold") or written.has_attribute("hot")
+            learned, left_out = learned_for(triple), names_of(given)
             for bitcode in modules:
                 left_out |= unsuitable(parsed(bitcode), placed=placed)
-            wanted = islice(cycle(changes()), asked.changes)
-            made = smallest(generate, modules, first(), wanted, left_out, is_over, fits, generate_here, suit)
+            wanted = islice(cycle(learned.changes), asked.changes)
+            made = smallest(generate, modules, learned.first, wanted, left_out, is_over, fits, generate_here, suit)
         else:
             made = smallest(generate, modules, fits=fits)
         notes = [result.note] if result.note else []

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from secondpass.driver.codegen import first
 from secondpass.driver.log import Record
+from secondpass.driver.machines import learned
 from secondpass.errors import InputError
 from secondpass.llvm.symbols import readable
 from secondpass.page import Page
@@ -153,10 +153,13 @@ def write_page(summary: Summary, path: Path) -> None:
 
 
 def described(options: Sequence[str]) -> str:
-    """Options of code generation, by what they have more or less than those that most modules have."""
+    """Options of code generation, by what they have more or less than those that most modules have.
+
+    There are such for each family of machines: the nearest ones count.
+    """
     if not options:
         return ""
-    usual = first()
+    usual = min((it.first for it in learned().values()), key=lambda it: len(set(it) ^ set(options)))
     parts = {"with": set(options) - set(usual), "without": set(usual) - set(options)}
     return "; ".join(["usual", *(f"{word} {' '.join(sorted(some))}" for word, some in parts.items() if some)])
 

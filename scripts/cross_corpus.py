@@ -1,0 +1,101 @@
+"""A corpus of translation units for another machine: Debian packages, cross-compiled by a clang that has it.
+
+    export SECONDPASS_LLVM=/usr/lib/llvm-19
+    python scripts/cross_corpus.py --out build/thumb                                    # for Thumb-2
+    python scripts/cross_corpus.py --out build/riscv --target riscv64-linux-gnu --flags=
+    python scripts/learn_codegen.py --corpus build/thumb/corpus
+
+Each package is configured and built for the machine under Bear, as far as that goes, and its commands become units by
+`secondpass corpus compdb`, in the split that the recipe has for it. Packages are those that ask for no library but C's.
+What is done is not done again. Needs `apt-get install clang-19 bear cmake dpkg-dev make g++-12-arm-linux-gnueabihf` (or
+the other machine's), and deb-src. Five minutes of two cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from secondpass.corpus.debian import read_recipe, release
+from secondpass.errors import run_script
+from secondpass.llvm.toolchain import find_clang
+
+RECIPE = Path(__file__).parent.parent / "data" / "corpus.txt"
+PACKAGES = (
+    *("bc", "bzip2", "expat", "giflib", "gperf", "hiredis", "jbigkit", "libogg", "libtommath", "libyaml", "lz4"),
+    *("mawk", "sed", "speex", "tinyxml", "tre", "xz-utils"),
+)
+WHERE = {"expat": "expat"}
+"""The folder in a source from which it is built, where that is not the first one."""
+MINUTES = 5
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--target", default="arm-linux-gnueabihf", help="triple of the machine, as Debian names it")
+    parser.add_argument("--flags", default="-mthumb", help="for the compiler")
+    parser.add_argument("--packages", nargs="+", choices=PACKAGES, default=PACKAGES, metavar="NAME")
+    options = parser.parse_args()
+    out: Path = options.out.absolute()
+    splits = {it.name: it.split or "train" for it in read_recipe(RECIPE)}
+    compiler = [str(find_clang()), f"--target={options.target}", *options.flags.split()]
+    for name in options.packages:
+        if (out / "corpus" / "units" / name).exists():
+            continue
+        source = fetched(name, out / "sources" / name)
+        if source is None:
+            print(f"{name}: cannot be fetched", flush=True)
+            continue
+        database = built(source / WHERE.get(name, "."), compiler, options.target)
+        command = [sys.executable, "-m", "secondpass", "corpus", "compdb", database, "--out", out / "corpus"]
+        done = subprocess.run([*command, "--project", name, "--split", splits[name]], capture_output=True, text=True)
+        said = (done.stdout if not done.returncode else done.stderr).strip().splitlines()
+        print(f"{name}: {said[-1] if said else 'failed'}", flush=True)
+    return 0
+
+
+def fetched(name: str, folder: Path) -> Path | None:
+    """The source of a package; None where it cannot be had."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    # A security update's source may be gone from the mirror: then the stable release's.
+    for package in (name, f"{name}/{release()}"):
+        command = ["apt-get", "source", "-o", "APT::Sandbox::User=root", package]
+        if not subprocess.run(command, cwd=folder, capture_output=True).returncode:
+            return next(it for it in folder.iterdir() if it.is_dir())
+    return None
+
+
+def built(source: Path, compiler: list[str], target: str) -> Path:
+    """The compile database of a build for another machine, which may fail on the way; each file once."""
+    names = {"CC": compiler, "CXX": [f"{compiler[0]}++", *compiler[1:]]}
+    variables = {name: " ".join(words) for name, words in names.items()} | {"CFLAGS": "-Oz", "CXXFLAGS": "-Oz"}
+    environment = os.environ | variables
+    make = ["make", "-k", "-j2", "MAKEINFO=true"]
+    configure: list[str] = []
+    if (source / "configure").exists():
+        configure = ["sh", "./configure", f"--host={target}", "--disable-dependency-tracking"]
+    elif (source / "CMakeLists.txt").exists():
+        configure = ["cmake", "-S", ".", "-B", "out", "-DCMAKE_SYSTEM_NAME=Linux", "-DCMAKE_POLICY_VERSION_MINIMUM=3.5"]
+        make += ["-C", "out"]
+    else:
+        make += (f"{name}={value}" for name, value in variables.items())
+    subprocess.run(configure or ["true"], cwd=source, env=environment, capture_output=True)
+    database = source / "compile_commands.json"
+    command = ["bear", "--output", database, "--", "timeout", f"{MINUTES}m", *make]
+    subprocess.run(command, cwd=source, env=environment, capture_output=True)
+    entries = json.loads(database.read_text()) if database.exists() else []
+    # What the build compiles for its own machine, and what it compiles twice (-fPIC), is not wanted.
+    here = {it["file"]: it for it in reversed(entries) if compiler[1] in it["arguments"]}
+    database.write_text(json.dumps(list(here.values())))
+    return database
+
+
+if __name__ == "__main__":
+    sys.exit(run_script(main))
