@@ -55,7 +55,6 @@ POOL = (
     "-disable-machine-licm",
     "-disable-machine-sink",
     "-machine-sink-split=false",
-    "-sink-insts-to-avoid-spills",
     "-disable-cgp",
     "-disable-lsr",
     "-lsr-drop-solution",
@@ -113,8 +112,11 @@ POOL = (
     "-jump-is-expensive",
 )
 """What made some of fifty modules smaller, alone or in the best set for it, of the 1,200 switches and the settings of
-clang's back end; without those that change what an ABI promises, are marked as unfinished, or do nothing but debug. The
-last seven: alone, on sixteen modules for Thumb."""
+clang's back end; without those that change what an ABI promises, are marked as unfinished, or do nothing but debug, and
+`-sink-insts-to-avoid-spills`, with which LLVM 19 fails on ARM. The last seven: alone, on sixteen modules for Thumb."""
+X86_ALONE = {"-consthoist-gep"}
+"""What is learned for no other machine: on ARM a program that takes the address of a packed field, as many do, ends
+with a bus error by it."""
 PROCESSORS = "atom", "core2", "haswell", "i386", "silvermont", "znver2"
 """For whose sake instructions are chosen and put in order: one of each kind of those that differ at -Oz. All that is
 chosen is of x86-64's first version."""
@@ -157,7 +159,8 @@ class Modules:
         self.paths = [path for path, text in zip(self.paths, texts) if text]
         self._plain = list(filter(None, texts))
         with Module.parse(self.paths[0].read_bytes()) as module:
-            self.triple = module.triple
+            self.family = family(module.triple)
+        self.pool = tuple(it for it in POOL if self.family == "x86" or it not in X86_ALONE)
 
     def ratio(self, texts: Iterable[int]) -> float:
         """The geometric mean of texts against those with no options."""
@@ -228,7 +231,7 @@ def main() -> int:
         folder = Path(name)
         modules = Modules(modules_of(corpus, options.corpus, "train", options.modules, options.seed), folder)
         print(f"{len(modules.paths)} modules of training projects")
-        machine, ships = family(modules.triple), json.loads(LEARNED.read_text())
+        machine, ships = modules.family, json.loads(LEARNED.read_text())
         if options.attributes:
             first, order = ships[machine]["first"], ships[machine]["changes"]
         else:
@@ -267,7 +270,7 @@ def chosen(modules: Modules) -> Options:
     value, climbing = 1.0, True
     while climbing:
         climbing = False
-        for option in (it for it in POOL if "outline" not in it):
+        for option in (it for it in modules.pool if "outline" not in it):
             other = changed(found, option)
             texts = modules.texts_with(other)
             if all(texts) and (ratio := modules.ratio(texts)) < value:
@@ -279,7 +282,7 @@ def chosen(modules: Modules) -> Options:
 def ordered(modules: Modules, first: Options) -> list[str]:
     """Single options by what changing them takes off the modules' own best options, behind the changes before."""
     own = with_first(modules, first)
-    left = dict.fromkeys(POOL, 0.0)
+    left = dict.fromkeys(modules.pool, 0.0)
     order: list[str] = []
     while left:
         option = min(left, key=left.__getitem__)
@@ -295,8 +298,7 @@ def ordered(modules: Modules, first: Options) -> list[str]:
 
 def helpful(modules: Modules, first: Options) -> list[Variation]:
     """The variations that are worth a code generation, each by what it takes off behind those before."""
-    tuned = family(modules.triple) == "x86"
-    variations = [it for it in VARIATIONS if tuned or not it.processor]
+    variations = [it for it in VARIATIONS if modules.family == "x86" or not it.processor]
     made = modules.varied(first, variations)
     found: list[int] = []
     while len(found) < len(variations):

@@ -97,8 +97,8 @@ def test_what_is_for_one_machine_is_tried_on_no_other():
     with Module.parse(arm) as module:
         suited(module, lambda it: tried.append(it.to_text()) or {"f": 10})
     general = attributes.variations("aarch64-unknown-linux-gnu")
-    assert len(tried) == 1 + len(general) <= 1 + len(attributes.variations(X86)) and len(general) > 1
-    assert not any('"tune-cpu"' in it for it in tried) and any('"frame-pointer"="all"' in it for it in tried)
+    assert len(tried) == 1 + len(general) <= len(attributes.variations(X86)) and general
+    assert not any('"tune-cpu"' in it for it in tried) and "minsize" not in tried[-1]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,11 @@ from functools import cache
 from importlib import resources
 from typing import Any, Self
 
-_FAMILIES = {"x86": re.compile(r"x86_64|amd64|i\d86"), "arm": re.compile(r"thumb|arm(?!64)")}
+_FAMILIES = {
+    "x86": re.compile(r"x86_64|amd64|i\d86"),
+    "arm": re.compile(r"thumb|arm(?!64)"),
+    "riscv": re.compile(r"riscv"),
+}
 """How triples of each family begin."""
 _OTHERS = "arm"
 """Whose options and attributes the rest have."""
