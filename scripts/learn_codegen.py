@@ -115,8 +115,7 @@ POOL = (
 clang's back end; without those that change what an ABI promises, are marked as unfinished, or do nothing but debug, and
 `-sink-insts-to-avoid-spills`, with which LLVM 19 fails on ARM. The last seven: alone, on sixteen modules for Thumb."""
 X86_ALONE = {"-consthoist-gep"}
-"""What is learned for no other machine: on ARM a program that takes the address of a packed field, as many do, ends
-with a bus error by it."""
+"""What is learned for no other machine: on ARM a program ends with a bus error by it (docs/miscompilations.md)."""
 PROCESSORS = "atom", "core2", "haswell", "i386", "silvermont", "znver2"
 """For whose sake instructions are chosen and put in order: one of each kind of those that differ at -Oz. All that is
 chosen is of x86-64's first version."""
