@@ -6,9 +6,9 @@
     python scripts/learn_codegen.py --corpus build/thumb/corpus
 
 Each package is configured and built for the machine under Bear, as far as that goes, and its commands become units by
-`secondpass corpus compdb`, in the split that the recipe has for it. Packages are those that ask for no library but C's.
-What is done is not done again. Needs `apt-get install clang-19 bear cmake dpkg-dev make g++-12-arm-linux-gnueabihf` (or
-the other machine's), and deb-src. Five minutes of two cores.
+`secondpass corpus compdb`, in the split that the recipe has for it. Packages are those that ask for no library but
+C's and C++'s. What is done is not done again. Needs `apt-get install clang-19 autoconf automake libtool bear cmake
+dpkg-dev make g++-12-arm-linux-gnueabihf` (or the other machine's), and deb-src. Five minutes of two cores.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ PACKAGES = (
     *("bc", "bzip2", "expat", "giflib", "gperf", "hiredis", "jbigkit", "libogg", "libtommath", "libyaml", "lz4"),
     *("mawk", "sed", "speex", "tinyxml", "tre", "xz-utils"),
 )
-WHERE = {"expat": "expat"}
-"""The folder in a source from which it is built, where that is not the first one."""
-MINUTES = 5
+FOLDERS = {"expat": "expat"}
+"""The folder of a source from which it is built, where that is not its outermost one."""
+BUILD_MINUTES = 5
 
 
 def main() -> int:
@@ -45,19 +45,22 @@ def main() -> int:
     out: Path = options.out.absolute()
     splits = {it.name: it.split or "train" for it in read_recipe(RECIPE)}
     compiler = [str(find_clang()), f"--target={options.target}", *options.flags.split()]
+    failed = 0
     for name in options.packages:
         if (out / "corpus" / "units" / name).exists():
             continue
         source = fetched(name, out / "sources" / name)
         if source is None:
             print(f"{name}: cannot be fetched", flush=True)
+            failed += 1
             continue
-        database = built(source / WHERE.get(name, "."), compiler, options.target)
+        database = built(source / FOLDERS.get(name, "."), compiler, options.target)
         command = [sys.executable, "-m", "secondpass", "corpus", "compdb", database, "--out", out / "corpus"]
         done = subprocess.run([*command, "--project", name, "--split", splits[name]], capture_output=True, text=True)
         said = (done.stdout if not done.returncode else done.stderr).strip().splitlines()
         print(f"{name}: {said[-1] if said else 'failed'}", flush=True)
-    return 0
+        failed += done.returncode != 0
+    return 1 if failed else 0
 
 
 def fetched(name: str, folder: Path) -> Path | None:
@@ -79,6 +82,8 @@ def built(source: Path, compiler: list[str], target: str) -> Path:
     environment = os.environ | variables
     make = ["make", "-k", "-j2", "MAKEINFO=true"]
     configure: list[str] = []
+    if (source / "configure.ac").exists() and not (source / "configure").exists():
+        subprocess.run(["autoreconf", "-i"], cwd=source, capture_output=True)
     if (source / "configure").exists():
         configure = ["sh", "./configure", f"--host={target}", "--disable-dependency-tracking"]
     elif (source / "CMakeLists.txt").exists():
@@ -88,12 +93,13 @@ def built(source: Path, compiler: list[str], target: str) -> Path:
         make += (f"{name}={value}" for name, value in variables.items())
     subprocess.run(configure or ["true"], cwd=source, env=environment, capture_output=True)
     database = source / "compile_commands.json"
-    command = ["bear", "--output", database, "--", "timeout", f"{MINUTES}m", *make]
+    command = ["bear", "--output", database, "--", "timeout", f"{BUILD_MINUTES}m", *make]
     subprocess.run(command, cwd=source, env=environment, capture_output=True)
     entries = json.loads(database.read_text()) if database.exists() else []
-    # What the build compiles for its own machine, and what it compiles twice (-fPIC), is not wanted.
-    here = {it["file"]: it for it in reversed(entries) if compiler[1] in it["arguments"]}
-    database.write_text(json.dumps(list(here.values())))
+    # What the build compiles for its own machine is not wanted, nor what it compiles for a shared library too.
+    wanted = [it for it in entries if compiler[1] in it["arguments"]]
+    wanted.sort(key=lambda it: "-fPIC" not in it["arguments"])
+    database.write_text(json.dumps(list({it["file"]: it for it in wanted}.values())))
     return database
 
 

@@ -33,7 +33,7 @@ from secondpass.corpus.store import Corpus, Split
 from secondpass.driver.attributes import Variation, free
 from secondpass.driver.codegen import Options, changed
 from secondpass.driver.machines import family
-from secondpass.errors import run_script
+from secondpass.errors import InputError, run_script
 from secondpass.llvm import objects
 from secondpass.llvm.forked import emitted
 from secondpass.llvm.jobs import Job
@@ -113,7 +113,8 @@ POOL = (
 )
 """What made some of fifty modules smaller, alone or in the best set for it, of the 1,200 switches and the settings of
 clang's back end; without those that change what an ABI promises, are marked as unfinished, or do nothing but debug, and
-`-sink-insts-to-avoid-spills`, with which LLVM 19 fails on ARM. The last seven: alone, on sixteen modules for Thumb."""
+`-sink-insts-to-avoid-spills`, with which LLVM 19 fails on ARM. The last seven: alone, on sixteen modules for Thumb;
+x86's were learned without these."""
 X86_ALONE = {"-consthoist-gep"}
 """What is learned for no other machine: on ARM a program ends with a bus error by it (docs/miscompilations.md)."""
 PROCESSORS = "atom", "core2", "haswell", "i386", "silvermont", "znver2"
@@ -157,9 +158,8 @@ class Modules:
         texts = self.texts_with(())
         self.paths = [path for path, text in zip(self.paths, texts) if text]
         self._plain = list(filter(None, texts))
-        with Module.parse(self.paths[0].read_bytes()) as module:
-            self.family = family(module.triple)
-        self.pool = tuple(it for it in POOL if self.family == "x86" or it not in X86_ALONE)
+        self.family = family_of(self.paths)
+        self.candidates = tuple(it for it in POOL if self.family == "x86" or it not in X86_ALONE)
 
     def ratio(self, texts: Iterable[int]) -> float:
         """The geometric mean of texts against those with no options."""
@@ -180,6 +180,26 @@ class Modules:
         """Each module with options, and with each variation of all functions."""
         made = self._pool.map(partial(varied, options=options, variations=variations), self.paths)
         return [it for it in made if it.text]
+
+
+def family_of(paths: Iterable[Path]) -> str:
+    """The family of machines that modules are for.
+
+    Raises:
+        InputError: they are for several, for one that `driver.machines` has no name for, or there are none.
+    """
+    triples: set[str] = set()
+    for path in paths:
+        with Module.parse(path.read_bytes()) as module:
+            triples.add(module.triple)
+    families = set(map(family, triples))
+    (found,) = families if len(families) == 1 else (None,)
+    if found is None:
+        raise InputError(
+            f"modules for {', '.join(sorted(triples)) or 'no machine'}: options are learned for one of the families "
+            "that driver/machines.py names; give the machine a name there, or a corpus for one family"
+        )
+    return found
 
 
 def text_of(asked: tuple[Path, frozenset[str]]) -> int:
@@ -269,7 +289,7 @@ def chosen(modules: Modules) -> Options:
     value, climbing = 1.0, True
     while climbing:
         climbing = False
-        for option in (it for it in modules.pool if "outline" not in it):
+        for option in (it for it in modules.candidates if "outline" not in it):
             other = changed(found, option)
             texts = modules.texts_with(other)
             if all(texts) and (ratio := modules.ratio(texts)) < value:
@@ -281,7 +301,7 @@ def chosen(modules: Modules) -> Options:
 def ordered(modules: Modules, first: Options) -> list[str]:
     """Single options by what changing them takes off the modules' own best options, behind the changes before."""
     own = with_first(modules, first)
-    left = dict.fromkeys(modules.pool, 0.0)
+    left = dict.fromkeys(modules.candidates, 0.0)
     order: list[str] = []
     while left:
         option = min(left, key=left.__getitem__)
@@ -346,7 +366,7 @@ def show(modules: Modules, first: Options, order: Sequence[str]) -> None:
     own = with_first(modules, first)
     for number, option in enumerate(["", *order, *order]):
         own = stepped(modules, own, option) if number else own
-        if number in (0, *SHOWN) or (number % len(order) == 0):
+        if number in (0, *SHOWN) or number % len(order) == 0:  # all once, and all twice
             print(f"  {number} changes {modules.ratio(it.text for it in own) - 1:+.2%}", flush=True)
 
 

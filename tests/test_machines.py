@@ -23,9 +23,18 @@ def test_machines_of_a_family_have_what_was_learned_for_it(triple, expected):
     assert family(triple) == expected and learned_for(triple) is learned()[expected]
 
 
-@pytest.mark.parametrize("triple", ["aarch64-unknown-linux-gnu", "mipsel-unknown-elf", "avr", "wasm32"])
+@pytest.mark.parametrize(
+    "triple", ["aarch64-unknown-linux-gnu", "arm64-apple-ios", "mipsel-unknown-elf", "avr", "wasm32"]
+)
 def test_the_rest_have_what_another_family_has(triple):
+    assert family(triple) is None
     assert learned_for(triple) in learned().values() and learned_for(triple) is not learned()["x86"]
+
+
+def test_x86_of_32_bits_has_variations_without_a_processor():
+    found = variations("i686-pc-linux-gnu")
+    assert len(set(found)) == len(found) > 1
+    assert any(it.frame for it in found) and not any(it.processor for it in found)
 
 
 def test_arm_begins_elsewhere_than_x86():

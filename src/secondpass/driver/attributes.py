@@ -31,7 +31,7 @@ class Variation:
     Attributes:
         frame: whether it gets a frame pointer; one that it has is never taken away.
         processor: for whose sake instructions are chosen and put in order, of those that every machine of the kind has;
-            empty for the function's own. All are of x86-64, and others have the same variations without.
+            empty for the function's own. All are of x86-64; x86 of 32 bits has the same variations without.
         without: attributes that it loses: `minsize`, with which a few things come out larger, or `optsize` too.
     """
 

@@ -16,12 +16,12 @@ from typing import Any, Self
 
 _FAMILIES = {
     "x86": re.compile(r"x86_64|amd64|i\d86"),
-    "arm": re.compile(r"thumb|arm(?!64)"),
+    "arm": re.compile(r"thumb|arm(?!64)"),  # arm64 is AArch64
     "riscv": re.compile(r"riscv"),
 }
 """How triples of each family begin."""
 _OTHERS = "arm"
-"""Whose options and attributes the rest have."""
+"""Whose options and attributes machines of no family have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +44,9 @@ class Learned:
         return cls(**{name: tuple(value) for name, value in values.items()})
 
 
-def family(triple: str) -> str:
-    """The family of a triple; that of those for which nothing was learned, if it is of none."""
-    return next((name for name, begins in _FAMILIES.items() if begins.match(triple)), _OTHERS)
+def family(triple: str) -> str | None:
+    """The family of a triple; None for one that nothing was learned for."""
+    return next((name for name, begins in _FAMILIES.items() if begins.match(triple)), None)
 
 
 @cache
@@ -57,5 +57,5 @@ def learned() -> dict[str, Learned]:
 
 
 def learned_for(triple: str) -> Learned:
-    """What suits the machine of a triple."""
-    return learned()[family(triple)]
+    """What suits the machine of a triple: another family's where it is of none."""
+    return learned()[family(triple) or _OTHERS]

@@ -109,7 +109,7 @@ def smaller(
 
     module, native = module_path(folder, source), folder / "native.o"
     _run([*clang, *options, optimised, *_LATEST, "-emit-llvm", "-o", str(module), "-x", language, source])
-    with Module.parse(module.read_bytes()) as written:
+    with Module.parse(module.read_bytes(), str(module)) as written:
         triple = written.triple
         placed = written.has_attribute("cold") or written.has_attribute("hot")
     in_force = usual(triple, options) if codegen else ()  # lists are compared by the code that will be made of them
