@@ -81,7 +81,7 @@ def built(source: Path, compiler: list[str], target: str) -> Path:
     variables = {name: " ".join(words) for name, words in names.items()} | {"CFLAGS": "-Oz", "CXXFLAGS": "-Oz"}
     environment = os.environ | variables
     make = ["make", "-k", "-j2", "MAKEINFO=true"]
-    configure: list[str] = []
+    configure = ["true"]
     if (source / "configure.ac").exists() and not (source / "configure").exists():
         subprocess.run(["autoreconf", "-i"], cwd=source, capture_output=True)
     if (source / "configure").exists():
@@ -91,7 +91,7 @@ def built(source: Path, compiler: list[str], target: str) -> Path:
         make += ["-C", "out"]
     else:
         make += (f"{name}={value}" for name, value in variables.items())
-    subprocess.run(configure or ["true"], cwd=source, env=environment, capture_output=True)
+    subprocess.run(configure, cwd=source, env=environment, capture_output=True)
     database = source / "compile_commands.json"
     command = ["bear", "--output", database, "--", "timeout", f"{BUILD_MINUTES}m", *make]
     subprocess.run(command, cwd=source, env=environment, capture_output=True)

@@ -31,12 +31,6 @@ def test_the_rest_have_what_another_family_has(triple):
     assert learned_for(triple) in learned().values() and learned_for(triple) is not learned()["x86"]
 
 
-def test_x86_of_32_bits_has_variations_without_a_processor():
-    found = variations("i686-pc-linux-gnu")
-    assert len(set(found)) == len(found) > 1
-    assert any(it.frame for it in found) and not any(it.processor for it in found)
-
-
 def test_arm_begins_elsewhere_than_x86():
     arm, x86 = learned()["arm"], learned()["x86"]
     assert usual(THUMB) == arm.first != x86.first and arm.changes != x86.changes
