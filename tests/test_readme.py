@@ -1,0 +1,58 @@
+"""What the README shows runs: its Python, and its commands with their options."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from secondpass.frontend import read_ir
+from secondpass.llvm.module import Module
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+SHELL = "\n".join(re.findall(r"^    (.*)$", README, re.MULTILINE)).replace("\\\n", " ")
+
+
+def _commands() -> list[list[str]]:
+    """The words of every command of ours, from `secondpass` on, but those of the compiler, which are clang's."""
+    found = re.findall(r"(?:^|[\s/])(secondpass [a-z].*?)(?= && |$)", SHELL, re.MULTILINE)
+    commands = [shlex.split(it, comments=True) for it in found]
+    return [it for it in commands if it[1] not in ("cc", "c++")]
+
+
+@cache
+def _help(command: str) -> str:
+    run = [sys.executable, "-m", "secondpass", *command.split(), "--help"]
+    return subprocess.run(run, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda it: it.splitlines()[-1])
+def test_its_python_runs(program: str, tmp_path: Path) -> None:
+    shutil.copy(ROOT / "examples/codec.c", tmp_path)
+    with Module.parse(read_ir(tmp_path / "codec.c", ())[0]) as module:
+        (tmp_path / "a.ll").write_text(module.to_text())
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.match(r"\d+ \d+", done.stdout)
+
+
+@pytest.mark.parametrize("words", _commands(), ids=shlex.join)
+def test_its_commands_have_their_options(words: list[str]) -> None:
+    words = words[: words.index("--")] if "--" in words else words
+    command = " ".join(words[1:3] if words[1] in ("corpus", "data") else words[1:2])
+    options = {it for it in words if re.fullmatch(r"--?[a-z-]+", it)}
+    assert options <= set(re.findall(r"(?<!\S)--?[a-z-]+", _help(command)))
+
+
+def test_it_shows_python_and_every_command() -> None:
+    assert len(PROGRAMS) == 2
+    listed = re.findall(r"^    ([a-z]+) ", _help(""), re.MULTILINE)
+    assert {words[1] for words in _commands()} == set(listed)
