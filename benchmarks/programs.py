@@ -30,7 +30,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import secondpass
-from secondpass.corpus.debian import release
+from secondpass.corpus.debian import PackageError, fetch_source
 from secondpass.errors import run_script
 from secondpass.files import write_json
 from secondpass.llvm.toolchain import find_clang
@@ -208,7 +208,7 @@ def main() -> int:
                 if results.get(name, flavour, setting) is None:
                     try:
                         results.put(name, flavour, setting, measured(PROGRAMS[name], options.out, flavour, setting))
-                    except NotBuiltError as error:  # the others are measured
+                    except PackageError as error:  # the others are measured
                         failed.append(str(error))
                         print(error, file=sys.stderr, flush=True)
     for flavour in options.flavours:
@@ -217,10 +217,6 @@ def main() -> int:
         print_table(results, options.programs, flavour, settings)
     print(*(f"\nleft out: {it}" for it in failed), sep="")
     return 1 if failed else 0
-
-
-class NotBuiltError(Exception):
-    """A program that cannot be fetched or built here."""
 
 
 class Results:
@@ -251,7 +247,7 @@ def measured(program: Program, out: Path, flavour: str, setting: str) -> Run:
         warm = build(program, out, folder, environment)
     made = [path for pattern in program.made for path in folder.glob(pattern) if not path.is_symlink()]
     if len(made) < len(program.made):
-        raise NotBuiltError(f"{folder}: {program.made} were not all made; see its build.txt")
+        raise PackageError(f"{folder}: {program.made} were not all made; see its build.txt")
     tests = run(program.test, folder, environment, folder / "test.txt")
     return Run(
         sum(map(text_size, made)),
@@ -268,10 +264,10 @@ def build(program: Program, out: Path, folder: Path, environment: Mapping[str, s
     shutil.rmtree(folder, ignore_errors=True)
     shutil.copytree(source_of(program.package, out), folder, symlinks=True)
     if run(program.configure, folder, environment | {"SECONDPASS_LOG": ""}, folder / "configure.txt"):
-        raise NotBuiltError(f"{folder}: cannot be configured; see its configure.txt")
+        raise PackageError(f"{folder}: cannot be configured; see its configure.txt")
     start = time.perf_counter()
     if run(program.build, folder, environment, folder / "build.txt"):
-        raise NotBuiltError(f"{folder}: cannot be built; see its build.txt")
+        raise PackageError(f"{folder}: cannot be built; see its build.txt")
     return time.perf_counter() - start
 
 
@@ -305,16 +301,10 @@ def source_of(package: str, out: Path) -> Path:
     """The unpacked source, fetched once."""
     folder = out / "sources" / package
     if not folder.exists():
-        fetched = out / "fetched"
-        fetched.mkdir(exist_ok=True)
-        command = ["apt-get", "source", "--download-only", "-o", "APT::Sandbox::User=root"]
-        # A security update's source may be gone from the mirror: then the stable release's.
-        named = (package, f"{package}/{release()}")
-        if all(subprocess.run([*command, it], cwd=fetched, stdout=subprocess.DEVNULL).returncode for it in named):
-            raise NotBuiltError(f"{package}: its source cannot be fetched; what apt-get says stands above")
-        (description,) = fetched.glob(f"{package}_*.dsc")
+        fetched = out / "fetched" / package
+        shutil.rmtree(fetched, ignore_errors=True)
         folder.parent.mkdir(exist_ok=True)
-        subprocess.run(["dpkg-source", "-x", description, folder], check=True, stdout=subprocess.DEVNULL)
+        fetch_source(package, fetched).rename(folder)
     return folder
 
 

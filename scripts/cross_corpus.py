@@ -21,7 +21,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from secondpass.corpus.debian import read_recipe, release
+from secondpass.corpus.debian import PackageError, fetch_source, read_recipe
 from secondpass.errors import run_script
 from secondpass.llvm.toolchain import find_clang
 
@@ -49,9 +49,12 @@ def main() -> int:
     for name in options.packages:
         if (out / "corpus" / "units" / name).exists():
             continue
-        source = fetched(name, out / "sources" / name)
-        if source is None:
-            print(f"{name}: cannot be fetched", flush=True)
+        folder = out / "sources" / name
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            source = fetch_source(name, folder)
+        except PackageError as error:
+            print(error, flush=True)
             failed += 1
             continue
         database = built(source / FOLDERS.get(name, "."), compiler, options.target)
@@ -61,18 +64,6 @@ def main() -> int:
         print(f"{name}: {said[-1] if said else 'failed'}", flush=True)
         failed += done.returncode != 0
     return 1 if failed else 0
-
-
-def fetched(name: str, folder: Path) -> Path | None:
-    """The source of a package; None where it cannot be had."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    # A security update's source may be gone from the mirror: then the stable release's.
-    for package in (name, f"{name}/{release()}"):
-        command = ["apt-get", "source", "-o", "APT::Sandbox::User=root", package]
-        if not subprocess.run(command, cwd=folder, capture_output=True).returncode:
-            return next(it for it in folder.iterdir() if it.is_dir())
-    return None
 
 
 def built(source: Path, compiler: list[str], target: str) -> Path:

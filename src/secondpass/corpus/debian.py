@@ -195,8 +195,7 @@ class Builder:
             except PackageError as error:
                 if package.version or isinstance(error, UnknownPackage):
                     raise
-                # A security update's source may be gone from the mirror: take the stable release's.
-                self._step(name, [*source, f"{name}/{release()}"], work, log, _MINUTES_FETCH)
+                self._step(name, [*source, _stable(name)], work, log, _MINUTES_FETCH)
         description = next(work.glob("*.dsc"), None)
         folder = next((path for path in work.iterdir() if (path / "debian").is_dir()), None)
         if description is None or folder is None:
@@ -311,7 +310,29 @@ def _complaint(said: str) -> str:
     return (apt[:1] or telling[-1:] or lines[-1:] or ["it said nothing"])[0].strip()[:200]
 
 
-def release() -> str:
+def fetch_source(name: str, folder: Path) -> Path:
+    """Unpack a package's source, of the newest version that apt has, in a new folder.
+
+    Returns:
+        The source's own folder in it.
+
+    Raises:
+        PackageError: apt fetches none; what it says has gone to standard error.
+    """
+    folder.mkdir(parents=True)
+    command = ["apt-get", "source", "-o", "APT::Sandbox::User=root"]
+    for wanted in (name, _stable(name)):
+        if not subprocess.run([*command, wanted], cwd=folder, stdout=subprocess.DEVNULL).returncode:
+            return next(it for it in folder.iterdir() if it.is_dir())
+    raise PackageError(f"{name}: its source cannot be fetched; what apt-get says stands above")
+
+
+def _stable(name: str) -> str:
+    """A package of the stable release, for where a security update's source is gone from the mirror."""
+    return f"{name}/{_release()}"
+
+
+def _release() -> str:
     """The code name of this Debian, such as `bookworm`."""
     try:
         found = re.search(r"VERSION_CODENAME=(\w+)", Path("/etc/os-release").read_text())
