@@ -4,8 +4,8 @@
     python scripts/confirm_labels.py CORPUS LABELS --out LABELS
 
 A search keeps what is best; of a list with `gvn-sink`, whose result depends on where memory lies
-(docs/miscompilations.md), it kept the luckiest. Here such a list runs as an evaluation runs it, and some times more
-with other addresses. Labels of functions that the corpus does not have stay as they are.
+(docs/miscompilations.md), it kept the luckiest. Here such a list runs in a process of its own, as everywhere, and some
+times more with other addresses. Labels of functions that the corpus does not have stay as they are.
 """
 
 from __future__ import annotations
@@ -13,20 +13,23 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from secondpass.corpus.store import Corpus
-from secondpass.errors import run_script
-from secondpass.llvm.jobs import Job
+from secondpass.errors import LLVMError, run_script
+from secondpass.llvm.jobs import Job, Outcome, Status
+from secondpass.llvm.module import Module
 from secondpass.llvm.passes import PassList
 from secondpass.llvm.sandbox import Sandbox
+from secondpass.llvm.vocabulary import BY_ADDRESS
 from secondpass.prompt import Objective
-from secondpass.tuner.explorer import BY_ADDRESS
 from secondpass.tuner.labels import Label, broadcast_of, objective_of, read_labels, true_of, write_labels
 from secondpass.tuner.search import OZ, Found
 
-DRAWS = 5
+DRAWS = 6
 SECONDS = 60.0
 
 
@@ -43,11 +46,9 @@ def main() -> int:
     doubtful = {key: labels[key] for key in known if any(map(depends, labels[key].found))}
     order = corpus.in_order_of_shards(doubtful)
     worst: dict[tuple[str, Found], int | None] = {}
-    for reproducible, draws in ((True, 1), (False, DRAWS)):
-        with Sandbox(options.workers, SECONDS, reproducible=reproducible) as sandbox:
-            for key, found, value in compiled(doubtful, order, corpus, objective, sandbox, draws):
-                before = worst.get((key, found), found.value)
-                worst[key, found] = None if value is None or before is None else max(before, value)
+    with Sandbox(options.workers, SECONDS, fork=True) as sandbox:  # workers know `worst_of` then
+        for key, found, value in compiled(doubtful, order, corpus, objective, sandbox):
+            worst[key, found] = None if value is None else max(found.value, value)
     mended = {key: confirmed(label, worst) for key, label in doubtful.items()}
     changed = [key for key, label in mended.items() if label.best != labels[key].best]
     lost = sum(labels[key].gain - mended[key].gain for key in changed)
@@ -66,26 +67,37 @@ def depends(found: Found) -> bool:
 
 
 def compiled(
-    labels: Mapping[str, Label],
-    order: Iterable[str],
-    corpus: Corpus,
-    objective: Objective,
-    sandbox: Sandbox,
-    draws: int,
+    labels: Mapping[str, Label], order: Iterable[str], corpus: Corpus, objective: Objective, sandbox: Sandbox
 ) -> Iterator[tuple[str, Found, int | None]]:
-    """Each doubtful list of each function, as often as it is to be drawn, with its value; None where it fails."""
-    measure = objective is Objective.BYTES
+    """Each doubtful list of each function with its worst value; None where it fails."""
+    work = partial(worst_of, objective)
 
-    def drawn(key: str) -> list[Found]:
-        return [it for it in labels[key].found if depends(it)] * draws
+    def doubtful(key: str) -> list[Found]:
+        return [it for it in labels[key].found if depends(it)]
 
     jobs = (
-        Job(corpus.bitcode(key), tuple(str(PassList.of(*it.passes)) for it in drawn(key)), key, bytes=measure)
+        Job(corpus.bitcode(key), tuple(str(PassList.of(*it.passes)) for it in doubtful(key)), key, each=work)
         for key in order
     )
     for job, outcomes in sandbox.run(jobs):
-        for found, it in zip(drawn(job.name), outcomes, strict=True):
-            yield job.name, found, (it.bytes if measure else it.instructions) if it.ok else None
+        for found, it in zip(doubtful(job.name), outcomes, strict=True):
+            yield job.name, found, it.instructions if it.ok else None
+
+
+def worst_of(objective: Objective, bitcode: bytes, pipeline: str) -> Outcome:
+    """The largest value of several copies that a list runs on, as instructions; each lies at other addresses."""
+    values: list[int] = []
+    with ExitStack() as taken:
+        module = taken.enter_context(Module.parse(bitcode))
+        for _ in range(DRAWS):
+            copy = taken.enter_context(module.clone())
+            try:
+                copy.run(pipeline)
+                copy.verify()
+                values.append(copy.native_size if objective is Objective.BYTES else copy.instruction_count)
+            except LLVMError as error:
+                return Outcome(Status.INVALID, str(error))
+    return Outcome(Status.OK, "", max(values))
 
 
 def confirmed(label: Label, worst: Mapping[tuple[str, Found], int | None]) -> Label:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import subprocess
+import sys
 from contextlib import nullcontext, suppress
 from copy import deepcopy
 from dataclasses import replace
@@ -230,6 +232,17 @@ def test_the_number_of_threads_changes_no_answer(engine: OnnxEngine, directory: 
     for threads in (1, 2):
         other = OnnxEngine.load(directory, longest_list=12, threads=threads)
         assert other.start(PROMPT).answer(4, temperature=1.0) == many
+
+
+def test_one_thread_is_no_thread_of_its_own(directory: Path) -> None:
+    """What forks of a process with a model count on; the runtime's telemetry would have one."""
+    program = (
+        "import os, sys; import numpy; from pathlib import Path; before = len(os.listdir('/proc/self/task'));"
+        "from secondpass.engines.onnx import OnnxEngine; OnnxEngine.load(Path(sys.argv[1]), threads=1);"
+        "print(len(os.listdir('/proc/self/task')) - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, directory], capture_output=True, text=True)
+    assert done.stdout == "0\n", done.stderr
 
 
 def test_a_greedy_answer_takes_the_most_probable_allowed_token_at_each_step(engine: OnnxEngine) -> None:

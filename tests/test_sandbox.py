@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from compiling import CODEC, ROOT, unoptimised
+from compiling import CODEC, ROOT, unoptimised, unoptimised_text
 
 from secondpass.errors import SandboxError
 from secondpass.llvm.jobs import Job, Outcome, Status
@@ -38,6 +38,22 @@ exit:
   ret i32 %more
 }
 """
+BY_ADDRESS = """
+struct pen { long x, y, page; };
+void put(struct pen *pen, const signed char *text) {
+    for (; *text; text++) {
+        switch (*text) {
+        case 1: text += 2; pen->x++; break;
+        case 2: text += 3; pen->x++; break;
+        case 3: text += 4; pen->x++; break;
+        case 4: pen->x = 0; pen->y++; break;
+        case 5: pen->y++; if (text[1] == 4) text++; pen->x = 0; break;
+        default: pen->x++; break;
+        }
+    }
+}
+"""
+"""What `gvn-sink` makes of it depends on where its blocks lie in memory: 48 or 50 instructions."""
 CRASH = "trigger-crash-module"
 ABORT = "function(licm)"
 """LLVM ends the process with a message: this pass needs another kind of loop manager."""
@@ -46,6 +62,7 @@ HANG = f"function({','.join(['newgvn'] * 100_000)})"
 INVALID = "function(sora)"
 BROKEN = "function(trigger-verifier-error)"
 CLEAN = "function(dce)"
+OTHER = "default<O2>"
 
 LARGE = unoptimised(CODEC).encode()
 SECONDS = 30
@@ -111,6 +128,20 @@ def test_outcomes_are_those_of_the_same_lists_in_this_process(shared):
                 copy.run(pipeline)
                 expected.append(copy.instruction_count)
     assert [outcome.instructions for outcome in shared.compile(Job(LARGE, lists))] == expected
+
+
+@pytest.mark.parametrize("fork", [False, True])
+def test_results_that_depend_on_addresses_are_always_the_same(fork):
+    module = unoptimised_text(BY_ADDRESS)
+    passes = "function(sroa,gvn-sink)"
+    kept: set[bytes | None] = set()
+    for history in range(3):
+        lists = [CLEAN, OTHER, passes, *[OTHER] * history, passes]
+        with Sandbox(workers=2, fork=fork) as sandbox:
+            jobs = [Job(module.encode(), tuple(lists), str(it), keep=True) for it in range(40)]
+            kept.update(outcomes[at].bitcode for _, outcomes in sandbox.run(jobs) for at in (2, -1))
+    assert len(kept) == 1
+    assert None not in kept
 
 
 def test_functions_are_reported_where_asked_for(shared):
@@ -282,6 +313,34 @@ def test_two_sandboxes_do_not_disturb_each_other(fresh):
         ours, theirs = fresh.run([Job(SMALL, (CLEAN, CRASH))] * 4), other.run([Job(SMALL, (CRASH, ""))] * 4)
         pairs = [(a[1][0].instructions, b[1][1].instructions) for a, b in zip(ours, theirs, strict=True)]
     assert pairs == [(10, 11)] * 4
+
+
+HANGING_EXIT = """
+import ctypes, sys
+from secondpass.llvm.jobs import Job
+from secondpass.llvm.library import load
+from secondpass.llvm.module import Module
+from secondpass.llvm.forked import emitted
+from secondpass.llvm.sandbox import Sandbox
+
+load()
+libc = ctypes.CDLL(None)
+libc.on_exit(libc.pause, None)  # as a library's handler that waits for a thread which forks do not have
+with Sandbox(1, {SECONDS}, fork=True) as sandbox:
+    print(sandbox.compile(Job({SMALL}, ({ABORT!r},)))[0].status)
+with Module.parse({SMALL}) as module:
+    print(emitted(module, ["-stop-after=none-such"], {SECONDS}))
+sys.stdout.flush()
+libc._exit(0)
+"""
+
+
+def test_a_fork_that_llvm_ends_runs_no_exit_handler_of_its_parents():
+    program = HANGING_EXIT.format(SECONDS=SECONDS, SMALL=SMALL, ABORT=ABORT)
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.split() == ["crash", "None"], done.stderr
+    assert time.monotonic() - started < SECONDS
 
 
 # Processes

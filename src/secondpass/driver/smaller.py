@@ -98,7 +98,7 @@ def smaller(
     from secondpass.llvm.module import Module
     from secondpass.llvm.sandbox import Sandbox
     from secondpass.optimize import optimize
-    from secondpass.tuner.coreset import coreset
+    from secondpass.tuner.coreset import steady_coreset
 
     asked, started = effort(level), time.monotonic()
     longest = max(asked.seconds, _CLANGS * clang_seconds)
@@ -115,7 +115,7 @@ def smaller(
     in_force = usual(triple, options) if codegen else ()  # lists are compared by the code that will be made of them
     with Sandbox(1, longest / 2, fork=True, options=in_force) as sandbox:
         engine = asked.engine(_THREADS)
-        lists = coreset(Objective.BYTES, asked.coreset)
+        lists = steady_coreset(Objective.BYTES, asked.coreset)
         result = optimize(
             module,
             engine,

@@ -8,13 +8,14 @@ attends to the two. The module knows ids and logits; it knows nothing of text an
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as untyped_onnxruntime  # pyright: ignore[reportMissingTypeStubs]
 from numpy.typing import NDArray
 
 from secondpass.engines.sampling import Logits
@@ -22,7 +23,8 @@ from secondpass.engines.subnormals import subnormals_are_zero
 from secondpass.errors import ModelError
 from secondpass.model.manifest import Manifest
 
-onnxruntime: Any = untyped_onnxruntime
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # else it tells its makers of every session, by a thread of its own
+onnxruntime: Any = import_module("onnxruntime")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

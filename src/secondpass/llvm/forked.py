@@ -14,7 +14,7 @@ import signal
 from collections.abc import Sequence
 
 from secondpass.llvm.module import Module
-from secondpass.llvm.worker import die_with_parent
+from secondpass.llvm.worker import die_with_parent, end_at_once
 
 
 def emitted(module: Module, options: Sequence[str], seconds: float | None = None) -> bytes | None:
@@ -53,6 +53,7 @@ def _emit(pipe: int, module: Module, options: Sequence[str], seconds: float | No
     code = 1
     try:
         die_with_parent()
+        end_at_once()
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, seconds or 0)  # 0 is none
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

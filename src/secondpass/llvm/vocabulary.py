@@ -15,6 +15,8 @@ from enum import StrEnum
 from functools import cache
 
 VOCABULARY_VERSION = 2
+BY_ADDRESS = frozenset(("gvn-sink",))
+"""Names of passes whose result depends on where what they look at lies in memory (docs/miscompilations.md)."""
 
 
 class Level(StrEnum):

@@ -36,6 +36,7 @@ from secondpass.llvm.jobs import Job, Outcome, Prepared, Status, Work
 from secondpass.llvm.library import load
 from secondpass.llvm.module import FunctionSize, Module
 from secondpass.llvm.objects import Beside
+from secondpass.llvm.vocabulary import BY_ADDRESS
 
 HEADER = struct.Struct("<I")
 REQUEST = struct.Struct("<cI")
@@ -153,6 +154,7 @@ def _become_worker(
     code = 1
     try:
         die_with_parent()
+        end_at_once()
         os.dup2(sink, 2)
         for fd in (sink, *others):
             os.close(fd)
@@ -193,6 +195,8 @@ def _work(connection: socket.socket, seconds: float, reproducible: bool) -> None
         for pipeline in lists:
             if each is not None:
                 _apart(connection, seconds, each, job.module, pipeline)
+            elif any(name in pipeline for name in BY_ADDRESS):
+                _apart(connection, seconds, partial(_alone, job), job.module, pipeline)
             else:
                 _send(connection, _guarded(seconds, _outcome, module, pipeline, job, started, measured))
             started = time.perf_counter()
@@ -239,6 +243,16 @@ def _apart(connection: socket.socket, seconds: float, each: Work, module: bytes,
 def die_with_parent() -> None:
     """Have the kernel end this process when the one that started it ends."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def end_at_once() -> None:
+    """Have `exit`, by which LLVM ends a process with an error, run no handler that was there before.
+
+    A fork has its parent's, and they may wait for threads that it has not: ONNX Runtime's did, until the time was over.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "on_exit"):  # the last handler is called first, with exit's code
+        libc.on_exit(libc._exit, None)
 
 
 def _guarded(seconds: float, work: Any, *arguments: Any) -> Any:

@@ -22,6 +22,7 @@ from secondpass import ir
 from secondpass.errors import LLVMError
 from secondpass.llvm.module import Module
 from secondpass.llvm.passes import PassList, Words
+from secondpass.llvm.vocabulary import BY_ADDRESS
 from secondpass.prompt import Objective
 
 _HELD_INSTRUCTIONS = 300_000
@@ -35,8 +36,6 @@ _DEADLY = 2
 """Passes that must have killed a process at a state for all others to be kept away from it; and states at which one
 must have killed a process to be kept away from all of them."""
 
-BY_ADDRESS = frozenset(("gvn-sink",))
-"""Passes whose result depends on where memory lies (docs/miscompilations.md)."""
 _DRAWS = 5
 """How often a list with one of them is compiled before its value is believed."""
 
