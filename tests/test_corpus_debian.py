@@ -16,7 +16,7 @@ pytest.importorskip("pyarrow", reason="a corpus needs pyarrow: pip install secon
 
 from secondpass.cli import main
 from secondpass.corpus import commands
-from secondpass.corpus.debian import Package, check_machine, read_recipe
+from secondpass.corpus.debian import Package, PackageError, check_machine, fetch_source, read_recipe
 from secondpass.corpus.processes import Processes, Stopped, end_marked
 from secondpass.corpus.store import Corpus
 from secondpass.errors import InputError
@@ -328,6 +328,16 @@ def test_a_source_that_left_the_mirror_is_taken_from_the_release(archive, tmp_pa
     (archive.add("alpha") / "only-in-release").touch()
     assert build(tmp_path, "alpha")["alpha"].failure == ""
     assert any(call.split()[-1].startswith("alpha/") for call in archive.calls)
+
+
+def test_a_source_is_fetched_from_the_release_where_the_newest_has_left_the_mirror(archive, tmp_path):
+    (archive.add("alpha") / "only-in-release").touch()
+    assert (fetch_source("alpha", tmp_path / "new" / "alpha") / "debian").is_dir()
+
+
+def test_a_source_that_there_is_not_cannot_be_fetched(archive, tmp_path):
+    with pytest.raises(PackageError, match="nosuch: its source cannot be fetched"):
+        fetch_source("nosuch", tmp_path / "nosuch")
 
 
 def test_a_version_that_left_the_mirror_is_a_line_with_the_reason(archive, tmp_path):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import diskcache  # pyright: ignore[reportMissingTypeStubs]
 import pytest
-from compiling import CODEC, CODEC_CHECK, PROGRAM, find_tool, needs_linker
+from compiling import BY_ADDRESS, CODEC, CODEC_CHECK, PROGRAM, find_tool, needs_linker
 from processes import SLOW, hearing_ctrl_c, running, wait_for
 
 from secondpass.driver.client import is_trial
@@ -469,6 +469,17 @@ def test_the_second_time_comes_from_the_cache_with_everything_beside_it(build):
     assert build.run(*words, "-DN2").returncode == 0
     assert [it["cached"] for it in build.records()] == [False, True, False, False]
     assert all(it["output"] == str(build.folder / "out.o") for it in build.records())
+
+
+def test_without_a_cache_the_object_is_the_same_again(build):
+    functions = (BY_ADDRESS.replace("put", f"put{it}").replace("pen", f"pen{it}") for it in range(4))
+    build.write("a.c", "".join(functions))
+    made = []
+    for number in range(2):
+        assert build.run("-Oz", "-c", "a.c", "-o", f"{number}.o", SECONDPASS_CACHE_SIZE="0").returncode == 0
+        made.append((build.folder / f"{number}.o").read_bytes())
+    assert len(set(made)) == 1
+    assert not any(it["cached"] for it in build.records())
 
 
 def damaged(cache):

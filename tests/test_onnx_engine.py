@@ -235,7 +235,7 @@ def test_the_number_of_threads_changes_no_answer(engine: OnnxEngine, directory: 
 
 
 def test_one_thread_is_no_thread_of_its_own(directory: Path) -> None:
-    """What forks of a process with a model count on; the runtime's telemetry would have one."""
+    """What forks of a process with a model count on; the runtime's telemetry would have one; numpy's do not count."""
     program = (
         "import os, sys; import numpy; from pathlib import Path; before = len(os.listdir('/proc/self/task'));"
         "from secondpass.engines.onnx import OnnxEngine; OnnxEngine.load(Path(sys.argv[1]), threads=1);"

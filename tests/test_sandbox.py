@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from compiling import CODEC, ROOT, unoptimised, unoptimised_text
+from compiling import BY_ADDRESS, CODEC, ROOT, unoptimised, unoptimised_text
 
 from secondpass.errors import SandboxError
 from secondpass.llvm.jobs import Job, Outcome, Status
@@ -38,22 +38,6 @@ exit:
   ret i32 %more
 }
 """
-BY_ADDRESS = """
-struct pen { long x, y, page; };
-void put(struct pen *pen, const signed char *text) {
-    for (; *text; text++) {
-        switch (*text) {
-        case 1: text += 2; pen->x++; break;
-        case 2: text += 3; pen->x++; break;
-        case 3: text += 4; pen->x++; break;
-        case 4: pen->x = 0; pen->y++; break;
-        case 5: pen->y++; if (text[1] == 4) text++; pen->x = 0; break;
-        default: pen->x++; break;
-        }
-    }
-}
-"""
-"""What `gvn-sink` makes of it depends on where its blocks lie in memory: 48 or 50 instructions."""
 CRASH = "trigger-crash-module"
 ABORT = "function(licm)"
 """LLVM ends the process with a message: this pass needs another kind of loop manager."""
@@ -313,6 +297,14 @@ def test_two_sandboxes_do_not_disturb_each_other(fresh):
         ours, theirs = fresh.run([Job(SMALL, (CLEAN, CRASH))] * 4), other.run([Job(SMALL, (CRASH, ""))] * 4)
         pairs = [(a[1][0].instructions, b[1][1].instructions) for a, b in zip(ours, theirs, strict=True)]
     assert pairs == [(10, 11)] * 4
+
+
+def test_a_list_that_depends_on_addresses_may_die_too(fresh):
+    by_address, dying = "function(sroa,gvn-sink)", f"function(sroa,gvn-sink),{CRASH}"
+    lists = [by_address] * 10 + [dying, by_address, "function(gvn-sink,sora)"]
+    outcomes = fresh.compile(Job(SMALL, tuple(lists)))
+    assert [it.status for it in outcomes] == [Status.OK] * 10 + [Status.CRASH, Status.OK, Status.INVALID]
+    assert len(set(timeless(it for it in outcomes if it.ok))) == 1
 
 
 HANGING_EXIT = """

@@ -47,7 +47,7 @@ class Assembled:
         outcome: its sizes, its functions' and its bitcode.
         lists: what ran on each function while it was apart.
         last: what ran on the whole module then.
-        untried: lists of functions that there was no time for.
+        untried: lists of functions, and of the whole module at last, that there was no time for.
     """
 
     outcome: Outcome
@@ -109,10 +109,11 @@ def by_function(
         with parts.assemble() as whole:
             versions = list(_versions(whole)) if left() > 0 else [whole.to_bitcode()]
     last = _LAST[: 1 if left() <= 0 else None]
+    cut_off = len(_LAST) - len(last)
     if not complete:  # what stayed in the whole module has had no list yet
         last = tuple(PassList.of(load().oz_pipeline) + it for it in last)
     found = _smallest(versions, last, objective, sandbox, links)
-    return Assembled(found[0], chosen, found[1], pace.untried) if found else None
+    return Assembled(found[0], chosen, found[1], pace.untried + cut_off) if found else None
 
 
 def _versions(module: Module) -> Iterator[bytes]:

@@ -381,7 +381,9 @@ def _ask(
         with suppress(PromptTooLong):
             session.work(strategy)
         unread = session.unread
-        note = f"too long for the model: {unread.tokens:,} of {unread.context_length:,} tokens" if unread else ""
+        note = _NO_TIME if clock.is_over(_MODEL) else ""
+        if unread:
+            note = f"too long for the model: {unread.tokens:,} of {unread.context_length:,} tokens"
         asked[name] = _Asked(tuple(session.attempts), alone, note)
     report("asking the model", total, total)
     return asked

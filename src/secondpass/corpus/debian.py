@@ -311,7 +311,7 @@ def _complaint(said: str) -> str:
 
 
 def fetch_source(name: str, folder: Path) -> Path:
-    """Unpack a package's source, of the newest version that apt has, in a new folder.
+    """Unpack a package's source in a new folder: of the newest version, or where that is gone of the stable release.
 
     Returns:
         The source's own folder in it.
@@ -319,9 +319,10 @@ def fetch_source(name: str, folder: Path) -> Path:
     Raises:
         PackageError: apt fetches none; what it says has gone to standard error.
     """
-    folder.mkdir(parents=True)
     command = ["apt-get", "source", "-o", "APT::Sandbox::User=root"]
     for wanted in (name, _stable(name)):
+        shutil.rmtree(folder, ignore_errors=True)  # of a first try that came half way
+        folder.mkdir(parents=True)
         if not subprocess.run([*command, wanted], cwd=folder, stdout=subprocess.DEVNULL).returncode:
             return next(it for it in folder.iterdir() if it.is_dir())
     raise PackageError(f"{name}: its source cannot be fetched; what apt-get says stands above")

@@ -98,7 +98,7 @@ def smaller(
     from secondpass.llvm.module import Module
     from secondpass.llvm.sandbox import Sandbox
     from secondpass.optimize import optimize
-    from secondpass.tuner.coreset import steady_coreset
+    from secondpass.tuner.coreset import coreset
 
     asked, started = effort(level), time.monotonic()
     longest = max(asked.seconds, _CLANGS * clang_seconds)
@@ -115,7 +115,7 @@ def smaller(
     in_force = usual(triple, options) if codegen else ()  # lists are compared by the code that will be made of them
     with Sandbox(1, longest / 2, fork=True, options=in_force) as sandbox:
         engine = asked.engine(_THREADS)
-        lists = steady_coreset(Objective.BYTES, asked.coreset)
+        lists = coreset(Objective.BYTES, asked.coreset)
         result = optimize(
             module,
             engine,
@@ -223,9 +223,10 @@ def _apart(work: Callable[[], Smaller]) -> Smaller:
 
 
 def _send(connection: Connection, work: Callable[[], Smaller]) -> None:
-    from secondpass.llvm.worker import die_with_parent
+    from secondpass.llvm.fresh import die_with_parent, end_at_once
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # who started this says what there is to say
+    end_at_once()
     die_with_parent()  # nobody else would take the result
     try:
         found: Smaller | Exception = work()

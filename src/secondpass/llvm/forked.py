@@ -13,8 +13,8 @@ import resource
 import signal
 from collections.abc import Sequence
 
+from secondpass.llvm.fresh import die_with_parent, end_at_once
 from secondpass.llvm.module import Module
-from secondpass.llvm.worker import die_with_parent, end_at_once
 
 
 def emitted(module: Module, options: Sequence[str], seconds: float | None = None) -> bytes | None:

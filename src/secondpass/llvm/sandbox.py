@@ -31,8 +31,9 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from secondpass.errors import SandboxError
+from secondpass.llvm.fresh import HEADER, receive
 from secondpass.llvm.jobs import Job, Outcome, Status
-from secondpass.llvm.worker import HEADER, REAP, REQUEST, SPAWN, decode, receive, serve_forked
+from secondpass.llvm.worker import REAP, REQUEST, SPAWN, decode, serve_forked
 
 _MOST_LISTS_A_BATCH = 64
 _BATCHES_AHEAD = 2
@@ -155,9 +156,10 @@ class Sandbox:
         workers: processes; the number of cores when 0.
         timeout: seconds of wall time a list may take (and a module's parsing).
         memory: bytes a worker may allocate beyond what an idle one uses.
-        reproducible: give LLVM the same addresses every time, on which some passes depend (`gvn-sink`), and every list
-            a process in which nothing else has run: the outcome is always the same, for some milliseconds a
-            list. Without it the kernel lays memory out at random, a defence against hostile input.
+        reproducible: give libLLVM, heaps and stacks the same addresses every time, and every list a process in which
+            nothing else has run, for some milliseconds a list. Lists with passes that are known to depend on addresses
+            (`vocabulary.BY_ADDRESS`) have the same outcome in any sandbox; this is for what a search does. Without it
+            the kernel lays memory out at random, a defence against hostile input.
         fork: start by a fork of this process, which must have no other thread: a few milliseconds where LLVM is
             loaded here already, and 150 less in any case.
         options: of LLVM's own, in force for all that is done (`Library.set_options`).

@@ -22,7 +22,6 @@ import signal
 import socket
 import struct
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -32,13 +31,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from secondpass.errors import LLVMError
+from secondpass.llvm.fresh import HEADER, Room, die_with_parent, end_at_once, in_fork, receive
 from secondpass.llvm.jobs import Job, Outcome, Prepared, Status, Work
 from secondpass.llvm.library import load
 from secondpass.llvm.module import FunctionSize, Module
 from secondpass.llvm.objects import Beside
 from secondpass.llvm.vocabulary import BY_ADDRESS
 
-HEADER = struct.Struct("<I")
 REQUEST = struct.Struct("<cI")
 NUMBERS = struct.Struct("<Iqd")
 SPAWN, REAP = b"S", b"R"
@@ -47,23 +46,10 @@ Sizes = tuple[int | None, Beside | None, tuple[FunctionSize, ...]]
 LAST_WORDS = 1 << 16
 """Bytes: LLVM may say much when it dies, and what ran then is said before."""
 
-_PR_SET_PDEATHSIG = 1
-_M_MMAP_THRESHOLD, _MMAP_THRESHOLD = -3, 1 << 25
 _TOP = 0x7000_0000_0000
 """Address under which the kernel shall put everything: below all that it places at random on a machine with 47 bits of
 user addresses."""
 _MAP_FIXED_NOREPLACE, _MAP_NORESERVE = 0x100000, 0x4000
-
-
-def receive(connection: socket.socket, size: int) -> bytes | None:
-    """Exactly `size` bytes; None at the end of the stream."""
-    parts = bytearray()
-    while len(parts) < size:
-        part = connection.recv(min(size - len(parts), 1 << 20))
-        if not part:
-            return None
-        parts += part
-    return bytes(parts)
 
 
 def serve(
@@ -180,6 +166,12 @@ def _work(connection: socket.socket, seconds: float, reproducible: bool) -> None
     job = Job(b"", ())
     each: Work | None = None
     measured: dict[bytes, Sizes] = {}
+
+    def serve_one(message: bytes) -> None:
+        job, pipeline = pickle.loads(message)
+        _send(connection, _guarded(seconds, _alone, job, job.module, pipeline))
+
+    room = Room(serve_one)
     while (header := receive(connection, HEADER.size)) is not None:
         message = receive(connection, HEADER.unpack(header)[0])
         if message is None:
@@ -196,63 +188,17 @@ def _work(connection: socket.socket, seconds: float, reproducible: bool) -> None
             if each is not None:
                 _apart(connection, seconds, each, job.module, pipeline)
             elif any(name in pipeline for name in BY_ADDRESS):
-                _apart(connection, seconds, partial(_alone, job), job.module, pipeline)
+                room.run(pickle.dumps((replace(job, lists=()), pipeline)))
             else:
                 _send(connection, _guarded(seconds, _outcome, module, pipeline, job, started, measured))
             started = time.perf_counter()
 
 
 def _apart(connection: socket.socket, seconds: float, each: Work, module: bytes, item: str) -> None:
-    """Do a job's own work in a fork of this process, in a thread whose memory nobody has used before.
-
-    What some passes do depends on the addresses of what they look at. A new thread gets an arena of its own from
-    the C library, whose start is aligned to 64 MiB: so addresses differ from run to run only in bits that LLVM's
-    hashes of pointers do not look at, and the result is the same whatever this worker did before.
-    """
+    """Do a job's own work, or run a list, in a fork of this process."""
     if isinstance(each, Prepared):
         each.prepare()
-    pid = os.fork()
-    if pid:
-        _, status = os.waitpid(pid, 0)
-        if os.WIFSIGNALED(status):  # die as it did, for the server to see
-            signal.signal(os.WTERMSIG(status), signal.SIG_DFL)
-            os.kill(os.getpid(), os.WTERMSIG(status))
-        if status:
-            os._exit(os.waitstatus_to_exitcode(status))
-        return
-    failures: list[BaseException] = []
-
-    def answer() -> None:
-        try:
-            _send(connection, _guarded(seconds, each, module, item))
-        except BaseException as error:
-            failures.append(error)
-
-    die_with_parent()
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):  # larger memory lies elsewhere, after what the worker itself holds
-        libc.mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD)
-    thread = threading.Thread(target=answer)
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
-    os._exit(0)
-
-
-def die_with_parent() -> None:
-    """Have the kernel end this process when the one that started it ends."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def end_at_once() -> None:
-    """Have `exit`, by which LLVM ends a process with an error, run no handler that was there before.
-
-    A fork has its parent's, and they may wait for threads that it has not: ONNX Runtime's did, until the time was over.
-    """
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "on_exit"):  # the last handler is called first, with exit's code
-        libc.on_exit(libc._exit, None)
+    in_fork(lambda: _send(connection, _guarded(seconds, each, module, item)))
 
 
 def _guarded(seconds: float, work: Any, *arguments: Any) -> Any:

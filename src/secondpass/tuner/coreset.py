@@ -14,7 +14,6 @@ from importlib import resources
 from secondpass.errors import InputError
 from secondpass.llvm.library import load
 from secondpass.llvm.passes import PassList, Words
-from secondpass.llvm.vocabulary import BY_ADDRESS
 from secondpass.prompt import Objective
 from secondpass.tuner.knowledge import Knowledge
 from secondpass.tuner.tails import tails
@@ -41,15 +40,6 @@ def coreset(objective: Objective, size: int) -> tuple[PassList, ...]:
         raise InputError(f"--coreset {size}: {len(lists)} lists ship for the objective {objective}; ask for up to that")
     known = set(load().words)
     return tuple(PassList.of(*words) for words in lists[:size] if known.issuperset(words))
-
-
-def steady_coreset(objective: Objective, size: int) -> tuple[PassList, ...]:
-    """The first of those lists whose result does not depend on addresses; fewer where there are not as many.
-
-    They are as good (docs/miscompilations.md), and take no process of their own to give the same code every time.
-    """
-    lists = coreset(objective, len(shipped(objective).lists))
-    return tuple(it for it in lists if BY_ADDRESS.isdisjoint(it.words))[:size]
 
 
 def greedy_cover(
