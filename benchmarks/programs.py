@@ -301,10 +301,8 @@ def source_of(package: str, out: Path) -> Path:
     """The unpacked source, fetched once."""
     folder = out / "sources" / package
     if not folder.exists():
-        fetched = out / "fetched" / package
-        shutil.rmtree(fetched, ignore_errors=True)
         folder.parent.mkdir(exist_ok=True)
-        fetch_source(package, fetched).rename(folder)
+        fetch_source(package, out / "fetched" / package).rename(folder)
     return folder
 
 

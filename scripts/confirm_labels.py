@@ -13,19 +13,17 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from secondpass.corpus.store import Corpus
-from secondpass.errors import LLVMError, run_script
+from secondpass.errors import run_script
 from secondpass.llvm.jobs import Job, Outcome, Status
-from secondpass.llvm.module import Module
-from secondpass.llvm.passes import PassList
 from secondpass.llvm.sandbox import Sandbox
 from secondpass.llvm.vocabulary import BY_ADDRESS
 from secondpass.prompt import Objective
+from secondpass.tuner.explorer import Explorer
 from secondpass.tuner.labels import Label, broadcast_of, objective_of, read_labels, true_of, write_labels
 from secondpass.tuner.search import OZ, Found
 
@@ -76,28 +74,18 @@ def compiled(
         return [it for it in labels[key].found if depends(it)]
 
     jobs = (
-        Job(corpus.bitcode(key), tuple(str(PassList.of(*it.passes)) for it in doubtful(key)), key, each=work)
-        for key in order
+        Job(corpus.bitcode(key), tuple(" ".join(it.passes) for it in doubtful(key)), key, each=work) for key in order
     )
     for job, outcomes in sandbox.run(jobs):
         for found, it in zip(doubtful(job.name), outcomes, strict=True):
             yield job.name, found, it.instructions if it.ok else None
 
 
-def worst_of(objective: Objective, bitcode: bytes, pipeline: str) -> Outcome:
-    """The largest value of several copies that a list runs on, as instructions; each lies at other addresses."""
-    values: list[int] = []
-    with ExitStack() as taken:
-        module = taken.enter_context(Module.parse(bitcode))
-        for _ in range(DRAWS):
-            copy = taken.enter_context(module.clone())
-            try:
-                copy.run(pipeline)
-                copy.verify()
-                values.append(copy.native_size if objective is Objective.BYTES else copy.instruction_count)
-            except LLVMError as error:
-                return Outcome(Status.INVALID, str(error))
-    return Outcome(Status.OK, "", max(values))
+def worst_of(objective: Objective, bitcode: bytes, words: str) -> Outcome:
+    """The largest value of a list on several copies of a function, as instructions; each lies at other addresses."""
+    with Explorer(bitcode, objective) as explorer:
+        value = explorer.confirm(words.split(), draws=DRAWS)
+    return Outcome(Status.OK, "", value) if value is not None else Outcome(Status.INVALID, "it fails")
 
 
 def confirmed(label: Label, worst: Mapping[tuple[str, Found], int | None]) -> Label:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,10 +48,8 @@ def main() -> int:
     for name in options.packages:
         if (out / "corpus" / "units" / name).exists():
             continue
-        folder = out / "sources" / name
-        shutil.rmtree(folder, ignore_errors=True)
         try:
-            source = fetch_source(name, folder)
+            source = fetch_source(name, out / "sources" / name)
         except PackageError as error:
             print(error, flush=True)
             failed += 1

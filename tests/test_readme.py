@@ -11,11 +11,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from compiling import CODEC, ROOT, SECONDPASS, unoptimised
 
-from secondpass.frontend import read_ir
-from secondpass.llvm.module import Module
-
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 SHELL = "\n".join(re.findall(r"^    (.*)$", README, re.MULTILINE)).replace("\\\n", " ")
@@ -30,15 +27,14 @@ def _commands() -> list[list[str]]:
 
 @cache
 def _help(command: str) -> str:
-    run = [sys.executable, "-m", "secondpass", *command.split(), "--help"]
+    run = [SECONDPASS, *command.split(), "--help"]
     return subprocess.run(run, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda it: it.splitlines()[-1])
 def test_its_python_runs(program: str, tmp_path: Path) -> None:
-    shutil.copy(ROOT / "examples/codec.c", tmp_path)
-    with Module.parse(read_ir(tmp_path / "codec.c", ())[0]) as module:
-        (tmp_path / "a.ll").write_text(module.to_text())
+    shutil.copy(CODEC, tmp_path)
+    (tmp_path / "a.ll").write_text(unoptimised(CODEC))
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert re.match(r"\d+ \d+", done.stdout)

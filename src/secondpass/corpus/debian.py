@@ -311,7 +311,7 @@ def _complaint(said: str) -> str:
 
 
 def fetch_source(name: str, folder: Path) -> Path:
-    """Unpack a package's source in a new folder: of the newest version, or where that is gone of the stable release.
+    """Unpack a package's source in a folder made anew: the newest version, or where that is gone the stable release's.
 
     Returns:
         The source's own folder in it.

@@ -30,8 +30,8 @@ from secondpass.driver.client import NUMBER_BYTES, PATHS, compilers_at
 from secondpass.driver.driver import usual_compiler
 from secondpass.errors import SecondpassError
 from secondpass.files import write_whole
-from secondpass.llvm.fresh import receive
 from secondpass.llvm.library import load
+from secondpass.llvm.wire import receive
 
 if TYPE_CHECKING:
     from secondpass.driver.client import Limits

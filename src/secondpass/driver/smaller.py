@@ -223,11 +223,10 @@ def _apart(work: Callable[[], Smaller]) -> Smaller:
 
 
 def _send(connection: Connection, work: Callable[[], Smaller]) -> None:
-    from secondpass.llvm.fresh import die_with_parent, end_at_once
+    from secondpass.llvm.fresh import begin_fork
 
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # who started this says what there is to say
-    end_at_once()
-    die_with_parent()  # nobody else would take the result
+    begin_fork()  # nobody else would take the result
     try:
         found: Smaller | Exception = work()
     except Exception as error:

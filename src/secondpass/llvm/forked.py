@@ -13,7 +13,7 @@ import resource
 import signal
 from collections.abc import Sequence
 
-from secondpass.llvm.fresh import die_with_parent, end_at_once
+from secondpass.llvm.fresh import begin_fork
 from secondpass.llvm.module import Module
 
 
@@ -52,8 +52,7 @@ def _emit(pipe: int, module: Module, options: Sequence[str], seconds: float | No
     """What the fork does; it does not return."""
     code = 1
     try:
-        die_with_parent()
-        end_at_once()
+        begin_fork()
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, seconds or 0)  # 0 is none
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

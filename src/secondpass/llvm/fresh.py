@@ -11,13 +11,13 @@ import ctypes
 import os
 import signal
 import socket
-import struct
 import threading
 from collections.abc import Callable
 from functools import partial
 from typing import NoReturn
 
-HEADER = struct.Struct("<I")
+from secondpass.llvm.wire import messages, send
+
 _ARENA, _BEGINNING = 1 << 26, 1 << 16
 """Bytes: what arenas are aligned to, and within which the first allocation in one lies."""
 _PROBE, _SMALL_STACK = 1 << 12, 1 << 17
@@ -30,28 +30,14 @@ _USES = 8
 """Of a room: each leaves a thread and its arena behind, 72 MiB of addresses, of the 2 GiB of a worker."""
 
 
-def receive(connection: socket.socket, size: int) -> bytes | None:
-    """Exactly `size` bytes; None at the end of the stream."""
-    parts = bytearray()
-    while len(parts) < size:
-        part = connection.recv(min(size - len(parts), 1 << 20))
-        if not part:
-            return None
-        parts += part
-    return bytes(parts)
+def begin_fork() -> None:
+    """What a fork of a process that has LLVM loaded does first: it dies with its parent, and `exit` runs no handler.
 
-
-def die_with_parent() -> None:
-    """Have the kernel end this process when the one that started it ends."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def end_at_once() -> None:
-    """Have `exit`, by which LLVM ends a process with an error, run no handler that was there before.
-
-    A fork has its parent's, and they may wait for threads that it has not: ONNX Runtime's did, until the time was over.
+    LLVM ends a process by `exit` where a list is at fault. A fork has its parent's handlers, and they may wait for
+    threads that it has not: ONNX Runtime's did, until the time was over.
     """
     libc = ctypes.CDLL(None)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if hasattr(libc, "on_exit"):  # the last handler is called first, with exit's code
         libc.on_exit(libc._exit, None)
 
@@ -94,34 +80,31 @@ class Room:
 
     def run(self, message: bytes) -> None:
         """Have a message served; die as the fork does, if that dies of it."""
-        if not self._left:
-            self._renew()
+        if not self._left or self._connection is None:
+            self._connection = self._renewed()
         self._left -= 1
-        assert self._connection is not None
-        self._connection.sendall(HEADER.pack(len(message)) + message)
+        send(self._connection, message)
         if not self._connection.recv(1):
             die_as(self._pid)
             os._exit(1)
 
-    def _renew(self) -> None:
+    def _renewed(self) -> socket.socket:
         if self._connection is not None:
             self._connection.close()
             os.waitpid(self._pid, 0)
-        self._connection, theirs = socket.socketpair()
+        ours, theirs = socket.socketpair()
         self._pid, self._left = os.fork(), _USES
         if not self._pid:
-            self._connection.close()
+            ours.close()
             _attend(theirs, self._serve)
         theirs.close()
+        return ours
 
 
 def _attend(connection: socket.socket, serve: Callable[[bytes], None]) -> NoReturn:
     """What the fork does."""
     _begin()
-    while (header := receive(connection, HEADER.size)) is not None:
-        message = receive(connection, HEADER.unpack(header)[0])
-        if message is None:
-            break
+    for message in messages(connection):
         _in_new_memory(partial(serve, message))
         connection.sendall(b".")
     os._exit(0)
@@ -129,7 +112,7 @@ def _attend(connection: socket.socket, serve: Callable[[bytes], None]) -> NoRetu
 
 def _begin() -> None:
     """What a fork does first: arenas that its parent's threads had go to threads that wait for ever."""
-    die_with_parent()
+    begin_fork()
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallopt"):
         return

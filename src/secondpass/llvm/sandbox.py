@@ -31,8 +31,8 @@ from dataclasses import dataclass, field
 from typing import Self
 
 from secondpass.errors import SandboxError
-from secondpass.llvm.fresh import HEADER, receive
 from secondpass.llvm.jobs import Job, Outcome, Status
+from secondpass.llvm.wire import HEADER, receive
 from secondpass.llvm.worker import REAP, REQUEST, SPAWN, decode, serve_forked
 
 _MOST_LISTS_A_BATCH = 64

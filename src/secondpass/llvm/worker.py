@@ -31,12 +31,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from secondpass.errors import LLVMError
-from secondpass.llvm.fresh import HEADER, Room, die_with_parent, end_at_once, in_fork, receive
+from secondpass.llvm.fresh import Room, begin_fork, in_fork
 from secondpass.llvm.jobs import Job, Outcome, Prepared, Status, Work
 from secondpass.llvm.library import load
 from secondpass.llvm.module import FunctionSize, Module
 from secondpass.llvm.objects import Beside
 from secondpass.llvm.vocabulary import BY_ADDRESS
+from secondpass.llvm.wire import HEADER, messages, receive, send
 
 REQUEST = struct.Struct("<cI")
 NUMBERS = struct.Struct("<Iqd")
@@ -139,8 +140,7 @@ def _become_worker(
     """What a fresh fork does; never returns into the server's loop."""
     code = 1
     try:
-        die_with_parent()
-        end_at_once()
+        begin_fork()
         os.dup2(sink, 2)
         for fd in (sink, *others):
             os.close(fd)
@@ -172,10 +172,7 @@ def _work(connection: socket.socket, seconds: float, reproducible: bool) -> None
         _send(connection, _guarded(seconds, _alone, job, job.module, pipeline))
 
     room = Room(serve_one)
-    while (header := receive(connection, HEADER.size)) is not None:
-        message = receive(connection, HEADER.unpack(header)[0])
-        if message is None:
-            return
+    for message in messages(connection):
         new_job, lists = pickle.loads(message)
         started = time.perf_counter()
         if new_job is not None:
@@ -211,8 +208,7 @@ def _guarded(seconds: float, work: Any, *arguments: Any) -> Any:
 
 
 def _send(connection: socket.socket, outcome: Outcome) -> None:
-    data = encode(outcome)
-    connection.sendall(HEADER.pack(len(data)) + data)
+    send(connection, encode(outcome))
 
 
 def encode(outcome: Outcome) -> bytes:

@@ -184,7 +184,7 @@ class Explorer:
                 state.bytes = -1
         return state.bytes if state.bytes >= 0 else None
 
-    def confirm(self, words: Sequence[str], seen: set[str] | None = None) -> int | None:
+    def confirm(self, words: Sequence[str], seen: set[str] | None = None, draws: int = _DRAWS) -> int | None:
         """The value of a list compiled in one piece, as everybody else will; None where it fails.
 
         Of a list whose result depends on addresses it is the worst of several, each with others: a search keeps what is
@@ -194,11 +194,12 @@ class Explorer:
             words: the list.
             seen: digests of the normalised code that other lists leave. A list that leaves the same code as one of them
                 fails; that of another one is added.
+            draws: how often a list is compiled whose result depends on addresses.
         """
         values: list[int] = []
         effect = ""
         with ExitStack() as taken:
-            for _ in range(_DRAWS if BY_ADDRESS & set(words) else 1):
+            for _ in range(draws if BY_ADDRESS & set(words) else 1):
                 _announce(words)
                 module = taken.enter_context(self._module.clone())
                 try:
