@@ -2,6 +2,7 @@
 
     python benchmarks/programs.py --out build/programs                       # all of them, effort 0
     python benchmarks/programs.py --out build/programs --programs zlib --efforts 0 1 2 --flavours plain outliner
+    python benchmarks/programs.py --out build/programs --beside gcc lto    # and by gcc, and by clang at link time
     python benchmarks/programs.py --out build/programs --flavours thumb    # for ARM; its tests run in qemu
 
 Flavours for another machine are built by Debian's clang and want clang-19, qemu-user-static and a cross compiler's
@@ -38,6 +39,8 @@ from secondpass.llvm.toolchain import find_clang
 BIN = Path(sys.executable).parent
 SYSTEM = "-rtlib=libgcc -unwindlib=libgcc -stdlib=libstdc++ -fuse-ld=bfd"
 RUNTIME = f"--start-no-unused-arguments {SYSTEM} --end-no-unused-arguments"
+LTO = RUNTIME.replace("-fuse-ld=bfd", "-flto -fuse-ld=lld")
+HERE = "x86_64-linux-gnu"
 OTHER = "/usr/lib/llvm-19"
 """Debian's LLVM, which has all targets."""
 
@@ -54,6 +57,12 @@ class Flavour:
     def compilers(self, setting: str) -> dict[str, str]:
         """The variables that name the compilers."""
         options = f"--target={self.target}" if self.target else RUNTIME
+        if setting == "gcc":
+            machine = f"{self.target or HERE}-"
+            return {"CC": f"{machine}gcc-12", "CXX": f"{machine}g++-12"}
+        if setting == "lto":
+            tools = {"AR": f"{BIN}/llvm-ar", "RANLIB": f"{BIN}/llvm-ranlib", "NM": f"{BIN}/llvm-nm"}
+            return {"CC": f"{find_clang()} {LTO}", "CXX": f"{find_clang()}++ {LTO}", **tools}
         if setting != BASELINE:
             ours = f" {options}" if self.target else ""
             return {"CC": f"{BIN}/secondpass cc{ours}", "CXX": f"{BIN}/secondpass c++{ours}"}
@@ -87,6 +96,8 @@ CMAKE = "cmake -S . -B out -DCMAKE_BUILD_TYPE=None -DCMAKE_POLICY_VERSION_MINIMU
 OWN = "./configure"
 """One that is not autoconf's and takes variables as arguments alone."""
 BASELINE = "clang"
+BESIDE = ("gcc", "lto")
+"""Other ways to a small program: Debian's gcc, and, for this machine, clang -Oz -flto with lld."""
 LISTS = ", lists alone"
 
 
@@ -191,15 +202,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--programs", nargs="+", choices=PROGRAMS, default=list(PROGRAMS), metavar="NAME")
-    parser.add_argument("--efforts", nargs="+", type=int, default=[0])
+    parser.add_argument("--efforts", nargs="*", type=int, default=[0])
     parser.add_argument("--lists", action="store_true", help="each effort also without options of code generation")
     parser.add_argument("--flavours", nargs="+", choices=FLAVOURS, default=["plain"])
+    parser.add_argument("--beside", nargs="+", choices=BESIDE, default=[], help="other ways to a small program")
     options = parser.parse_args()
+    if "lto" in options.beside and any(FLAVOURS[it].target for it in options.flavours):
+        parser.error("--beside lto is for flavours of this machine")
     compileall.compile_dir(Path(secondpass.__file__).parent, quiet=1)  # as pip does where it is installed
     options.out = options.out.absolute()
     options.out.mkdir(parents=True, exist_ok=True)
     efforts = [f"effort {it}" for it in options.efforts]
-    settings = [BASELINE, *([f"{it}{LISTS}" for it in efforts] if options.lists else []), *efforts]
+    settings = [BASELINE, *options.beside, *([f"{it}{LISTS}" for it in efforts] if options.lists else []), *efforts]
     results = Results(options.out / "results.json")
     failed: list[str] = []
     for name in options.programs:
@@ -243,7 +257,7 @@ def measured(program: Program, out: Path, flavour: str, setting: str) -> Run:
     environment = variables(out, folder, flavour, setting)
     seconds = build(program, out, folder, environment)
     warm = None
-    if setting != BASELINE:
+    if setting not in (BASELINE, *BESIDE):
         warm = build(program, out, folder, environment)
     made = [path for pattern in program.made for path in folder.glob(pattern) if not path.is_symlink()]
     if len(made) < len(program.made):

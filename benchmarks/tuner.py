@@ -1,6 +1,6 @@
 """The autotuner against other ways of searching, on the same held-out functions.
 
-    python benchmarks/tuner.py --corpus build/corpus --out build/tuner [--functions 56]
+    python benchmarks/tuner.py --corpus build/corpus --out build/tuner [--functions 56] [--seeds 6]
 
 Gain over -Oz (instructions, all functions together, -Oz itself always a candidate) against the number of
 compiles and against seconds, for
@@ -10,6 +10,9 @@ compiles and against seconds, for
     nevergrad  DiscreteOnePlusOne over the same vocabulary, a choice for each of 20 places (what CompilerGym offers)
     greedy     the pass that helps most behind what is there, again and again
     ours       `secondpass.tuner` with what the package ships, which was learned from training functions alone
+
+Ours is a matter of luck, so it can be searched with several seeds; the table has the first, and below it stands what
+each reaches, and what they reach where a search ends as soon as so many compiles in a row have found nothing.
 
 A compile is one list whose count is found out; seconds are those inside LLVM and the searcher's own. Everything
 found is kept in OUT/traces.jsonl: an interrupted run goes on there. Prints the table and draws OUT/tuner.png and
@@ -25,6 +28,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from secondpass.corpus.store import Corpus
 from secondpass.errors import InputError, run_script
@@ -45,6 +49,9 @@ COMPILES = {"random": 37_000, "nevergrad": 400, "greedy": 4_000, "ours": 4_000}
 LONGEST = 20
 MARKS = (10, 50, 100, 200, 400, 1_000, 2_000, 4_000, 10_000, 37_000)
 GOAL = 400
+PATIENCES = (100, 150, 200, 250, 300, 400)
+LONGEST_SEARCHES = (400, 800, 1_600, 4_000)
+"""Compiles in a row that found nothing, after which a search might end, and its most compiles otherwise."""
 BROADCAST = 50
 
 
@@ -121,8 +128,8 @@ METHODS: dict[str, Callable[[Evaluator, str, int], None]] = {
 }
 
 
-def search_ours(sandbox: Sandbox, bitcode: bytes, key: str, compiles: int) -> dict:
-    settings = Settings(Objective.INSTRUCTIONS, shipped(Objective.INSTRUCTIONS), Budget(compiles), traced=True)
+def search_ours(sandbox: Sandbox, bitcode: bytes, key: str, compiles: int, seed: int) -> dict:
+    settings = Settings(Objective.INSTRUCTIONS, shipped(Objective.INSTRUCTIONS), Budget(compiles), seed, traced=True)
     ((_, outcome),) = outcomes({key: Item(key)}, lambda _: bitcode, SearchUnit(settings), sandbox.run)
     if not isinstance(outcome, Searched):
         raise InputError(f"function {key} cannot be searched: {outcome.status}: {outcome.message}")
@@ -182,8 +189,40 @@ def print_table(results: dict[tuple[str, str], dict], oz: dict[str, int], method
         ]
         end = gain_at(results, oz, method, 1e9, 0)
         print(f"{method:18}{''.join(cells)}{end:9.2%}{sum(compiles) / len(oz):10,.0f}{seconds:9.2f}")
+    if not {"random, finished", "ours"} <= set(methods):
+        return
     goal, ours = gain_at(results, oz, "random, finished", 1e9, 0), gain_at(results, oz, "ours", GOAL, 0)
     print(f"goal: what random reaches in the end, {goal:.2%}, within {GOAL} compiles; ours has {ours:.2%} there")
+
+
+def print_seeds(results: dict[tuple[str, str], dict], oz: dict[str, int], methods: Sequence[str], most: int) -> None:
+    print(f"\n{len(methods)} seeds; gain after so many compiles, the seeds' mean (least to most)")
+    for mark in MARKS:
+        if mark <= most:
+            gains = [gain_at(results, oz, method, mark, 0) for method in methods]
+            print(f"{mark:>9,}  {fmean(gains):.2%} ({min(gains):.2%} to {max(gains):.2%})")
+    longest = [it for it in LONGEST_SEARCHES if it <= most]
+    print("\nended after so many compiles in a row that found nothing: mean gain, compiles a function in the mean")
+    print(f"{'':9}" + "".join(f"{f'at most {end:,}':>18}" for end in longest))
+    for patience in PATIENCES:
+        cells: list[str] = []
+        for end in longest:
+            traces = [(results[method, key]["trace"], oz[key]) for method in methods for key in oz]
+            ends = [end_of(trace, patience, end) for trace, _ in traces]
+            left = sum(at(trace, last, 0, first) for (trace, first), last in zip(traces, ends))
+            gain = 1 - left / sum(oz.values()) / len(methods)
+            cells.append(f"{f'{gain:.2%} {fmean(ends):6,.0f}':>18}")
+        print(f"{patience:>9,}{''.join(cells)}")
+
+
+def end_of(trace: Sequence[Sequence[float]], patience: int, most: int) -> int:
+    """The compiles after which a search with this patience ends."""
+    last = 0
+    for compiles, *_ in trace:
+        if compiles - last > patience:
+            break
+        last = int(compiles)
+    return min(last + patience, most)
 
 
 def draw(results: dict[tuple[str, str], dict], oz: dict[str, int], methods: Sequence[str], out: Path) -> None:
@@ -215,11 +254,14 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--functions", type=int, default=56)
+    parser.add_argument("--split", default="test", choices=("validation", "test"))
+    parser.add_argument("--compiles", type=int, default=COMPILES["ours"], help="how many lists ours tries")
+    parser.add_argument("--seeds", type=int, default=1, help="how often ours searches each function")
     parser.add_argument("--methods", nargs="+", default=list(COMPILES), choices=list(COMPILES))
     parser.add_argument("--again", nargs="*", default=[], help="methods whose kept results are not used")
     options = parser.parse_args()
     corpus = Corpus(options.corpus)
-    entries = [it for it in corpus.select("test", largest=LARGEST) if it.oz >= SMALLEST_OZ][: options.functions]
+    entries = [it for it in corpus.select(options.split, largest=LARGEST) if it.oz >= SMALLEST_OZ][: options.functions]
     oz = {entry.hash: entry.oz for entry in entries}
     options.out.mkdir(parents=True, exist_ok=True)
     traces = options.out / "traces.jsonl"
@@ -232,12 +274,13 @@ def main() -> None:
         Sandbox(1, timeout=300) as sandbox,
         appending(traces) as keep,
     ):
+        seeded = ["ours", *(f"ours, seed {seed}" for seed in range(1, options.seeds))]
         for key in oz:
-            for method in options.methods:
+            for method in [*options.methods, *(seeded[1:] if "ours" in options.methods else ())]:
                 if (method, key) in results:
                     continue
-                if method == "ours":
-                    result = search_ours(ours, corpus.bitcode(key), key, COMPILES[method])
+                if method in seeded:
+                    result = search_ours(ours, corpus.bitcode(key), key, options.compiles, seeded.index(method))
                 else:
                     evaluate = Evaluator(sandbox, corpus.bitcode(key), key)
                     METHODS[method](evaluate, key, COMPILES[method])
@@ -249,6 +292,8 @@ def main() -> None:
             finish_randomly(sandbox, corpus, results)
             methods.insert(methods.index("random") + 1, "random, finished")
     print_table(results, oz, methods)
+    if "ours" in methods:
+        print_seeds(results, oz, seeded, options.compiles)
     draw(results, oz, methods, options.out)
 
 

@@ -30,7 +30,7 @@ from secondpass.tuner.explorer import Explorer
 from secondpass.tuner.finish import Finish, finished
 from secondpass.tuner.knowledge import Knowledge, Sampler
 from secondpass.tuner.neighbours import Neighbours, neighbour
-from secondpass.tuner.search import OZ, Budget, Found, Search
+from secondpass.tuner.search import LONGEST, OZ, Budget, Found, Search
 from secondpass.tuner.tails import Tails, tails
 from secondpass.tuner.work import BroadcastUnit, Item, Searched, SearchUnit, Settings, after_death, culprit
 
@@ -233,7 +233,7 @@ def test_tails_are_tried_behind_each_new_best_and_the_next_best():
             return super().try_list(words)
 
     lists = [("sroa",), ("mem2reg", "instcombine<no-verify-fixpoint>"), ("default<O1>",)]
-    knowledge = replace(Knowledge().extended(lists, {}), tails=tails_)
+    knowledge = replace(Knowledge().extended(lists, {}), tails=Tails(others=tails_))
     with Explorer(FUNCTIONS[LONG], Objective.INSTRUCTIONS) as explorer:
         search = Recorded(explorer)
         search.run(knowledge, Sampler(knowledge, WORDS), Budget(150), random.Random(3))
@@ -246,6 +246,25 @@ def test_tails_are_tried_behind_each_new_best_and_the_next_best():
     assert len(asked) > 1
     for words in asked.values():
         assert all(it[-len(tail) :] == tail for it, tail in zip(words, tails_))
+
+
+def test_one_tail_is_tried_behind_everything_but_the_first_lists():
+    tail, tried = ("instcombine<no-verify-fixpoint>", "simplifycfg"), []
+
+    class Recorded(Search):
+        def try_list(self, words):
+            tried.append(words)
+            return super().try_list(words)
+
+    lists = [("sroa",), ("mem2reg",)]
+    knowledge = replace(Knowledge().extended(lists, {("sroa", "gvn"): 1}), tails=Tails(tail))
+    with Explorer(FUNCTIONS[LONG], Objective.INSTRUCTIONS) as explorer:
+        Recorded(explorer).run(knowledge, Sampler(knowledge, WORDS), Budget(60), random.Random(3))
+    assert tried[: 1 + len(lists)] == [OZ, *lists]
+    assert len(tried) > 50
+    assert all(words[-len(tail) :] == tail and len(words) <= LONGEST for words in tried[1 + len(lists) :])
+    assert ("sroa", "gvn", *tail) in tried
+    assert max(map(len, tried)) == LONGEST
 
 
 def test_winners_are_mostly_those_of_the_functions_most_like_this_one():

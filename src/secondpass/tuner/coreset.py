@@ -26,7 +26,7 @@ def shipped(objective: Objective) -> Knowledge:
     data = json.loads(text)
     winners = {tuple(words.split()): weight for words, weight in data["winners"].items()}
     lists = (tuple(words.split()) for words in data["coreset"])
-    return Knowledge(tails=tails(objective).others).extended(lists, winners)
+    return Knowledge(tails=tails(objective)).extended(lists, winners)
 
 
 def coreset(objective: Objective, size: int) -> tuple[PassList, ...]:

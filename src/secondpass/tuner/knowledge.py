@@ -17,6 +17,7 @@ from itertools import accumulate
 from typing import Generic, TypeVar
 
 from secondpass.llvm.passes import Words
+from secondpass.tuner.tails import Tails
 
 _T = TypeVar("_T")
 
@@ -34,13 +35,13 @@ class Knowledge:
     Attributes:
         lists: lists to try first, the most useful first.
         winners: the lists that were best on earlier functions, with their weights, the weightiest first.
-        tails: what often still helps behind the best states, the most useful first.
+        tails: what often still helps behind every list, and behind the best states.
         digest: of lists and winners, so that a process prepares its tables once.
     """
 
     lists: tuple[Words, ...] = ()
     winners: Mapping[Words, int] = field(default_factory=dict[Words, int])
-    tails: tuple[Words, ...] = ()
+    tails: Tails = field(default_factory=Tails)
     digest: str = ""
 
     def extended(self, lists: Iterable[Words], winners: Mapping[Words, int]) -> Knowledge:
