@@ -248,7 +248,8 @@ def test_tails_are_tried_behind_each_new_best_and_the_next_best():
         assert all(it[-len(tail) :] == tail for it, tail in zip(words, tails_))
 
 
-def test_one_tail_is_tried_behind_everything_but_the_first_lists():
+@pytest.mark.parametrize("objective", Objective)
+def test_one_tail_is_tried_behind_everything_but_the_first_lists_unless_bytes_count(objective):
     tail, tried = ("instcombine<no-verify-fixpoint>", "simplifycfg"), []
 
     class Recorded(Search):
@@ -258,13 +259,14 @@ def test_one_tail_is_tried_behind_everything_but_the_first_lists():
 
     lists = [("sroa",), ("mem2reg",)]
     knowledge = replace(Knowledge().extended(lists, {("sroa", "gvn"): 1}), tails=Tails(tail))
-    with Explorer(FUNCTIONS[LONG], Objective.INSTRUCTIONS) as explorer:
+    with Explorer(FUNCTIONS[LONG], objective) as explorer:
         Recorded(explorer).run(knowledge, Sampler(knowledge, WORDS), Budget(60), random.Random(3))
     assert tried[: 1 + len(lists)] == [OZ, *lists]
-    assert len(tried) > 50
-    assert all(words[-len(tail) :] == tail and len(words) <= LONGEST for words in tried[1 + len(lists) :])
-    assert ("sroa", "gvn", *tail) in tried
-    assert max(map(len, tried)) == LONGEST
+    proposed = tried[1 + len(lists) :]
+    assert len(proposed) > 50
+    assert max(map(len, proposed)) == LONGEST
+    tailed = [words[-len(tail) :] == tail for words in proposed]
+    assert all(tailed) if objective is Objective.INSTRUCTIONS else sum(tailed) < 5
 
 
 def test_winners_are_mostly_those_of_the_functions_most_like_this_one():

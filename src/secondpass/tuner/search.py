@@ -3,7 +3,7 @@
 Behind each new best state, and some of the next best, known tails are tried. Any other proposal is another
 function's winner, mostly of one to which the first lists did the same, or a walk from the unoptimised
 function, a walk on from one of the best states found so far, or the list of such a state with a few passes
-put in, replaced or dropped; and behind all of these comes the tail that helps behind nearly every list.
+put in, replaced or dropped; and behind all of these comes the tail that helps behind nearly every list (not for bytes).
 Passes are drawn as winners make them likely, or any alike. The value is looked at after every pass, so a
 list tries all its beginnings too. Anytime: whatever it has found when its compiles are spent is the
 result, and more compiles never make it worse. A compile is a list that has to be run for at least one
@@ -191,11 +191,13 @@ class Search:
                 break
             self.try_list(words)
         self._near = None if neighbours is None or self._spent(budget) else self._winners_near(neighbours)
+        # Where values are slow only ends are looked at, and a tail would take the place of what is before it.
+        tail = () if self._explorer.value_is_slow else knowledge.tails.first
         idle = 0
         while not self._spent(budget) and idle < 200:
             before = self.compiles
             words = self._followed_by(knowledge.tails.others)
-            self.try_list(words or _finished(self._proposal(sampler, rng), knowledge.tails.first))
+            self.try_list(words or _finished(self._proposal(sampler, rng), tail))
             idle = 0 if self.compiles > before else idle + 1
 
     def minimise(self, words: Words, seconds: float = math.inf) -> Words:
