@@ -23,7 +23,7 @@ from secondpass.prompt import Answer, Objective, OptimizePrompt
 from secondpass.strategies.base import Attempt, Budget, Function, Session, Strategy
 from secondpass.workers import answer_all
 
-_EDITION = 4
+_EDITION = 5
 """One more whenever a strategy or an engine comes to answer otherwise than before: what was kept is then not read."""
 
 
