@@ -2,7 +2,7 @@
 
     python benchmarks/programs.py --out build/programs                       # all of them, effort 0
     python benchmarks/programs.py --out build/programs --programs zlib --efforts 0 1 2 --flavours plain outliner
-    python benchmarks/programs.py --out build/programs --beside gcc lto    # and by gcc, and by clang at link time
+    python benchmarks/programs.py --out build/programs --beside gcc lto    # and by gcc, and at link time
     python benchmarks/programs.py --out build/programs --flavours thumb    # for ARM; its tests run in qemu
 
 Flavours for another machine are built by Debian's clang and want clang-19, qemu-user-static and a cross compiler's
@@ -39,7 +39,7 @@ from secondpass.llvm.toolchain import find_clang
 BIN = Path(sys.executable).parent
 SYSTEM = "-rtlib=libgcc -unwindlib=libgcc -stdlib=libstdc++ -fuse-ld=bfd"
 RUNTIME = f"--start-no-unused-arguments {SYSTEM} --end-no-unused-arguments"
-LTO = RUNTIME.replace("-fuse-ld=bfd", "-flto -fuse-ld=lld")
+LLD = RUNTIME.replace("-fuse-ld=bfd", "-fuse-ld=lld -Wl,--undefined-version")
 HERE = "x86_64-linux-gnu"
 OTHER = "/usr/lib/llvm-19"
 """Debian's LLVM, which has all targets."""
@@ -60,9 +60,10 @@ class Flavour:
         if setting == "gcc":
             machine = f"{self.target or HERE}-"
             return {"CC": f"{machine}gcc-12", "CXX": f"{machine}g++-12"}
-        if setting == "lto":
+        if setting in ("lld", "lto"):
+            options = f"{LLD} -flto" if setting == "lto" else LLD
             tools = {"AR": f"{BIN}/llvm-ar", "RANLIB": f"{BIN}/llvm-ranlib", "NM": f"{BIN}/llvm-nm"}
-            return {"CC": f"{find_clang()} {LTO}", "CXX": f"{find_clang()}++ {LTO}", **tools}
+            return {"CC": f"{find_clang()} {options}", "CXX": f"{find_clang()}++ {options}", **tools}
         if setting != BASELINE:
             ours = f" {options}" if self.target else ""
             return {"CC": f"{BIN}/secondpass cc{ours}", "CXX": f"{BIN}/secondpass c++{ours}"}
@@ -96,8 +97,8 @@ CMAKE = "cmake -S . -B out -DCMAKE_BUILD_TYPE=None -DCMAKE_POLICY_VERSION_MINIMU
 OWN = "./configure"
 """One that is not autoconf's and takes variables as arguments alone."""
 BASELINE = "clang"
-BESIDE = ("gcc", "lto")
-"""Other ways to a small program: Debian's gcc, and, for this machine, clang -Oz -flto with lld."""
+BESIDE = ("gcc", "lld", "lto")
+"""Other ways to a small program: Debian's gcc 12, and, for this machine, clang -Oz with lld, and with -flto."""
 LISTS = ", lists alone"
 
 
@@ -207,8 +208,8 @@ def main() -> int:
     parser.add_argument("--flavours", nargs="+", choices=FLAVOURS, default=["plain"])
     parser.add_argument("--beside", nargs="+", choices=BESIDE, default=[], help="other ways to a small program")
     options = parser.parse_args()
-    if "lto" in options.beside and any(FLAVOURS[it].target for it in options.flavours):
-        parser.error("--beside lto is for flavours of this machine")
+    if {"lld", "lto"} & set(options.beside) and any(FLAVOURS[it].target for it in options.flavours):
+        parser.error("--beside lld and lto are for flavours of this machine")
     compileall.compile_dir(Path(secondpass.__file__).parent, quiet=1)  # as pip does where it is installed
     options.out = options.out.absolute()
     options.out.mkdir(parents=True, exist_ok=True)
