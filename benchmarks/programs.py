@@ -40,6 +40,9 @@ BIN = Path(sys.executable).parent
 SYSTEM = "-rtlib=libgcc -unwindlib=libgcc -stdlib=libstdc++ -fuse-ld=bfd"
 RUNTIME = f"--start-no-unused-arguments {SYSTEM} --end-no-unused-arguments"
 LLD = RUNTIME.replace("-fuse-ld=bfd", "-fuse-ld=lld -Wl,--undefined-version")
+LINKED = {"lld": LLD, "lto": f"{LLD} -flto"}
+"""Other ways for clang to link."""
+LLVM_TOOLS = {"AR": f"{BIN}/llvm-ar", "RANLIB": f"{BIN}/llvm-ranlib", "NM": f"{BIN}/llvm-nm"}
 HERE = "x86_64-linux-gnu"
 OTHER = "/usr/lib/llvm-19"
 """Debian's LLVM, which has all targets."""
@@ -56,19 +59,16 @@ class Flavour:
 
     def compilers(self, setting: str) -> dict[str, str]:
         """The variables that name the compilers."""
-        options = f"--target={self.target}" if self.target else RUNTIME
         if setting == "gcc":
             machine = f"{self.target or HERE}-"
             return {"CC": f"{machine}gcc-12", "CXX": f"{machine}g++-12"}
-        if setting in ("lld", "lto"):
-            options = f"{LLD} -flto" if setting == "lto" else LLD
-            tools = {"AR": f"{BIN}/llvm-ar", "RANLIB": f"{BIN}/llvm-ranlib", "NM": f"{BIN}/llvm-nm"}
-            return {"CC": f"{find_clang()} {options}", "CXX": f"{find_clang()}++ {options}", **tools}
-        if setting != BASELINE:
+        options = f"--target={self.target}" if self.target else LINKED.get(setting, RUNTIME)
+        if setting not in (BASELINE, *BESIDE):
             ours = f" {options}" if self.target else ""
             return {"CC": f"{BIN}/secondpass cc{ours}", "CXX": f"{BIN}/secondpass c++{ours}"}
         clang = f"{OTHER}/bin/clang" if self.target else str(find_clang())
-        return {"CC": f"{clang} {options}", "CXX": f"{clang}++ {options}"}
+        tools = LLVM_TOOLS if setting in LINKED else {}
+        return {"CC": f"{clang} {options}", "CXX": f"{clang}++ {options}", **tools}
 
     def environment(self) -> dict[str, str]:
         """What else a build and its tests have to know."""
@@ -97,7 +97,7 @@ CMAKE = "cmake -S . -B out -DCMAKE_BUILD_TYPE=None -DCMAKE_POLICY_VERSION_MINIMU
 OWN = "./configure"
 """One that is not autoconf's and takes variables as arguments alone."""
 BASELINE = "clang"
-BESIDE = ("gcc", "lld", "lto")
+BESIDE = ("gcc", *LINKED)
 """Other ways to a small program: Debian's gcc 12, and, for this machine, clang -Oz with lld, and with -flto."""
 LISTS = ", lists alone"
 
@@ -208,7 +208,7 @@ def main() -> int:
     parser.add_argument("--flavours", nargs="+", choices=FLAVOURS, default=["plain"])
     parser.add_argument("--beside", nargs="+", choices=BESIDE, default=[], help="other ways to a small program")
     options = parser.parse_args()
-    if {"lld", "lto"} & set(options.beside) and any(FLAVOURS[it].target for it in options.flavours):
+    if LINKED.keys() & set(options.beside) and any(FLAVOURS[it].target for it in options.flavours):
         parser.error("--beside lld and lto are for flavours of this machine")
     compileall.compile_dir(Path(secondpass.__file__).parent, quiet=1)  # as pip does where it is installed
     options.out = options.out.absolute()

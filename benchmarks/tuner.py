@@ -204,10 +204,10 @@ def print_seeds(results: dict[tuple[str, str], dict], oz: dict[str, int], method
     longest = [it for it in LONGEST_SEARCHES if it <= most]
     print("\nended after so many compiles in a row that found nothing: mean gain, compiles a function in the mean")
     print(f"{'':9}" + "".join(f"{f'at most {end:,}':>18}" for end in longest))
+    traces = [(results[method, key]["trace"], oz[key]) for method in methods for key in oz]
     for patience in PATIENCES:
         cells: list[str] = []
         for end in longest:
-            traces = [(results[method, key]["trace"], oz[key]) for method in methods for key in oz]
             ends = [end_of(trace, patience, end) for trace, _ in traces]
             left = sum(at(trace, last, 0, first) for (trace, first), last in zip(traces, ends))
             gain = 1 - left / sum(oz.values()) / len(methods)
@@ -267,7 +267,7 @@ def main() -> None:
     traces = options.out / "traces.jsonl"
     results: dict[tuple[str, str], dict] = {}
     for result in read_records(traces):
-        if result["method"] not in options.again:
+        if result["method"].partition(",")[0] not in options.again:  # with all its seeds
             results[result["method"], result["key"]] = result
     with (
         Sandbox(1, timeout=300, reproducible=True) as ours,
@@ -275,8 +275,9 @@ def main() -> None:
         appending(traces) as keep,
     ):
         seeded = ["ours", *(f"ours, seed {seed}" for seed in range(1, options.seeds))]
+        searched = [*options.methods, *(seeded[1:] if "ours" in options.methods else ())]
         for key in oz:
-            for method in [*options.methods, *(seeded[1:] if "ours" in options.methods else ())]:
+            for method in searched:
                 if (method, key) in results:
                     continue
                 if method in seeded:

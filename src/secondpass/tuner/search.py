@@ -3,7 +3,8 @@
 Behind each new best state, and some of the next best, known tails are tried. Any other proposal is another
 function's winner, mostly of one to which the first lists did the same, or a walk from the unoptimised
 function, a walk on from one of the best states found so far, or the list of such a state with a few passes
-put in, replaced or dropped; and behind all of these comes the tail that helps behind nearly every list (not for bytes).
+put in, replaced or dropped; and behind all of these, unless bytes count, comes the tail that helps behind
+nearly every list.
 Passes are drawn as winners make them likely, or any alike. The value is looked at after every pass, so a
 list tries all its beginnings too. Anytime: whatever it has found when its compiles are spent is the
 result, and more compiles never make it worse. A compile is a list that has to be run for at least one
@@ -197,7 +198,7 @@ class Search:
         while not self._spent(budget) and idle < 200:
             before = self.compiles
             words = self._followed_by(knowledge.tails.others)
-            self.try_list(words or _finished(self._proposal(sampler, rng), tail))
+            self.try_list(words or _tailed(self._proposal(sampler, rng), tail))
             idle = 0 if self.compiles > before else idle + 1
 
     def minimise(self, words: Words, seconds: float = math.inf) -> Words:
@@ -330,7 +331,7 @@ class Search:
         return self._explorer.runs[word] >= _CHANCES and not self._explorer.effects[word]
 
 
-def _finished(words: Words, tail: Words) -> Words:
+def _tailed(words: Words, tail: Words) -> Words:
     """A list with the tail that helps behind nearly every one: what a list leaves undone hides what it is worth."""
     return (*words[: LONGEST - len(tail)], *tail)
 
